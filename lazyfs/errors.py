@@ -3,7 +3,7 @@
 ::
 
     LazyfsError                     1   EIO
-    ├── FormatError                10   EIO     bytes that do not parse, or that contradict themselves
+    ├── FormatError                10   EIO     bytes that do not parse, or contradict themselves
     │   └── CodecError             11   EIO     a damaged, over-long or cut compressed stream
     ├── VerificationError          20   EIO     bytes that parse but must not be trusted
     │   ├── HashMismatch           21   EIO
@@ -28,7 +28,7 @@
     ├── PublishError               70   EIO
     ├── MountError                 80   EIO
     │   └── NotMounted             81   ENOENT
-    └── ControlError               85   EIO     the control socket of a mount did not answer as it should
+    └── ControlError               85   EIO     the control socket did not answer as it should
 
 The first number is the exit code of the command line, the second the errno a mount answers with.
 """

@@ -1,0 +1,1 @@
+"""Content-addressed storage: digests, codecs, object stores and the local cache."""

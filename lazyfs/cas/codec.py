@@ -100,5 +100,3 @@ class _Inflater:
     def finish(self) -> None:
         if not self._stream.eof:
             raise CodecError("the zlib stream ends early")
-
-

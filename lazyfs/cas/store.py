@@ -1,4 +1,4 @@
-"""What a store of objects is: the nouns and protocols that the rest of ``lazyfs.cas`` implements."""
+"""What a store of objects is: nouns and protocols that the rest of ``lazyfs.cas`` implements."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class ObjectHandle(Protocol):
 
     @property
     def path(self) -> Path | None:
-        """A file that holds just this content while the handle is open; None if only memory does."""
+        """A file that holds just this content while the handle is open; None for memory."""
 
     def fileno(self) -> int:
         """A descriptor for ``preadv``; stays valid until close."""

@@ -1,0 +1,1 @@
+"""Configuration: parameters from files, environment and options, and the typed settings."""

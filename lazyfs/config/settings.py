@@ -33,7 +33,7 @@ class NetworkSettings:
     host_reset_after: float = 1800.0
     deadline: float = 60.0
     """Seconds after which a fetch that has not begun to deliver is given up, whatever is left to
-    try; a transfer that delivers above the low-speed limit may go on (``LAZYFS_FETCH_DEADLINE``)."""
+    try; one that delivers above the low-speed limit may go on (``LAZYFS_FETCH_DEADLINE``)."""
     max_servers: int = 0
     """Servers kept after ordering; 0 keeps all (MAX_SERVERS)."""
     use_geoapi: bool = False

@@ -1,0 +1,1 @@
+"""The network: servers, proxies, fail-over, retries, transfers."""

@@ -1,0 +1,1 @@
+"""Publishing: keys, chunking, catalogs, signing, upload targets."""

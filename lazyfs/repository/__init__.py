@@ -1,0 +1,1 @@
+"""Repositories: trust, catalogs, history, and one revision as a tree of nodes."""
