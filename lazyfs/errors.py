@@ -23,7 +23,8 @@
     │   └── AllMirrorsFailed       42   EIO
     ├── CacheError                 50   EIO
     │   ├── QuotaExceeded          51   ENOSPC
-    │   └── CacheFull              52   ENOSPC  the file system below the cache is full
+    │   ├── CacheFull              52   ENOSPC  the file system below the cache is full
+    │   └── NotCached              53   EIO     it would have to be fetched, which was not allowed
     ├── ConfigError                60   EINVAL
     ├── PublishError               70   EIO
     ├── MountError                 80   EIO
@@ -207,6 +208,12 @@ class CacheFull(CacheError):
 
     exit_code = 52
     errno = _errno.ENOSPC
+
+
+class NotCached(CacheError):
+    """The answer would have to be fetched, and the caller allowed no network."""
+
+    exit_code = 53
 
 
 class ConfigError(LazyfsError):

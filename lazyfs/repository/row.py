@@ -1,0 +1,126 @@
+"""From rows of the table ``catalog`` to nodes. Source: upstream ``catalog_sql.cc``."""
+
+from __future__ import annotations
+
+import stat
+
+from lazyfs.cas.codec import Codec
+from lazyfs.cas.digest import Algorithm, Digest
+from lazyfs.errors import FormatError
+from lazyfs.repository.node import Node
+from lazyfs.repository.pathhash import MAX_NAME_BYTES, MAX_PATH_BYTES
+from lazyfs.repository.sqlite_file import Row
+
+FLAG_DIRECTORY = 0x1
+FLAG_MOUNTPOINT = 0x2
+FLAG_FILE = 0x4
+FLAG_SYMLINK = 0x8
+FLAG_SPECIAL = 0x10
+FLAG_NESTED_ROOT = 0x20
+FLAG_CHUNKED = 0x40
+FLAG_EXTERNAL = 0x80
+FLAG_BIND_MOUNTPOINT = 0x4000
+FLAG_HIDDEN = 0x8000
+FLAG_DIRECT_IO = 0x10000
+HASH_SHIFT = 8
+CODEC_SHIFT = 11
+BITS = 0x7
+
+MAX_SIZE = 1 << 62
+"""Bytes of a file; beyond it arithmetic with offsets would overflow 64 bits."""
+
+COLUMNS = "name, flags, mode, size, mtime, {mtimens}, {owner}, hardlinks, hash, symlink, {xattr}"
+"""Columns in the order that `node_from_row` takes; the braces depend on the schema revision."""
+
+_ALGORITHMS = {0: Algorithm.SHA1, 1: Algorithm.RMD160, 2: Algorithm.SHAKE128}
+_CODECS = {0: Codec.ZLIB, 1: Codec.NONE}
+_TYPES = frozenset(
+    (
+        stat.S_IFDIR,
+        stat.S_IFREG,
+        stat.S_IFLNK,
+        stat.S_IFIFO,
+        stat.S_IFSOCK,
+        stat.S_IFCHR,
+        stat.S_IFBLK,
+    )
+)
+_NUMBERS = frozenset((int,))
+
+
+def node_from_row(row: Row, path: bytes, catalog: bytes) -> Node:
+    """The node of one row.
+
+    Args:
+        row: As `COLUMNS` says.
+        path: Where the entry is.
+        catalog: Mountpoint of the catalog.
+
+    Raises:
+        FormatError: the row contradicts itself or has values that no publisher writes.
+    """
+    _, flags, mode, size, mtime, mtimens, uid, gid, links, digest, target, has_xattrs = row
+    if {type(n) for n in (flags, mode, size, mtime, uid, gid, links)} != _NUMBERS:
+        raise FormatError("a number is expected in the catalog row", path=path)
+    kind = stat.S_IFMT(mode)
+    if kind not in _TYPES or not 0 <= size <= MAX_SIZE:
+        raise FormatError(f"mode {mode:o} or size {size} cannot be", path=path)
+    is_file = kind == stat.S_IFREG
+    is_device = kind in (stat.S_IFCHR, stat.S_IFBLK)
+    algorithm = _ALGORITHMS.get(flags >> HASH_SHIFT & BITS)
+    codec = _CODECS.get(flags >> CODEC_SHIFT & BITS) if is_file else Codec.ZLIB
+    if algorithm is None or codec is None:
+        raise FormatError("unknown hash or compression algorithm", path=path)
+    return Node(
+        path,
+        mode & 0o177777,
+        0 if is_device else size,
+        mtime * 1_000_000_000 + (mtimens if type(mtimens) is int else 0),
+        uid & 0xFFFFFFFF,
+        gid & 0xFFFFFFFF,
+        max(1, links & 0xFFFFFFFF),
+        size if is_device else 0,
+        _target(target, path) if kind == stat.S_IFLNK else b"",
+        _digest(digest, algorithm, path) if is_file else None,
+        algorithm,
+        codec,
+        is_file and bool(flags & FLAG_CHUNKED),
+        is_file and bool(flags & FLAG_EXTERNAL),
+        bool(flags & FLAG_DIRECT_IO),
+        bool(flags & FLAG_HIDDEN),
+        bool(has_xattrs),
+        kind == stat.S_IFDIR and bool(flags & (FLAG_MOUNTPOINT | FLAG_BIND_MOUNTPOINT)),
+        catalog,
+        links >> 32 & 0xFFFFFFFF if not kind == stat.S_IFDIR else 0,
+    )
+
+
+def _digest(raw: object, algorithm: Algorithm, path: bytes) -> Digest | None:
+    if raw is None or raw == b"":
+        return None
+    if not isinstance(raw, bytes) or len(raw) != algorithm.size:
+        raise FormatError("the content hash has a wrong length", path=path)
+    return Digest(algorithm, raw)
+
+
+def _target(target: object, path: bytes) -> bytes:
+    if not isinstance(target, bytes) or b"\0" in target or len(target) > MAX_PATH_BYTES:
+        raise FormatError("the symlink has no usable target", path=path)
+    return target
+
+
+def check_name(name: object, parent: bytes) -> bytes:
+    """``name`` if it may be the name of a directory entry.
+
+    Raises:
+        FormatError: it is empty, too long, ``.`` or ``..``, or has a slash or a NUL.
+    """
+    if (
+        not isinstance(name, bytes)
+        or not 0 < len(name) <= MAX_NAME_BYTES
+        or b"/" in name
+        or b"\0" in name
+        or name in (b".", b"..")
+    ):
+        raise FormatError(f"an entry has the impossible name {name!r}", path=parent)
+    return name

@@ -1,0 +1,148 @@
+"""Opening SQLite files that came from elsewhere: read-only, immutable, bounded, no surprises."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import quote
+
+from lazyfs.cas.store import ObjectHandle
+from lazyfs.errors import FormatError
+
+PAGE_CACHE_KIB = 256
+"""Memory of one open file's page cache; the kernel caches the file anyway."""
+
+MAX_VALUE_BYTES = 1 << 20
+"""Longest text or blob that is taken from a row."""
+
+_STEPS_PER_CALL = 100_000
+_MAX_STEPS = 2_000_000_000
+"""Virtual machine steps of one query; a listing of a million entries takes about 3 % of it."""
+
+Row = tuple[Any, ...]
+"""A row as SQLite gives it; the reader checks each value's type."""
+
+
+class SqliteFile:
+    """One foreign database. Safe to use from many threads.
+
+    Args:
+        handle: Its content; closed with this object.
+        name: For errors, e.g. ``catalog HASH at PATH``.
+        tables: Tables that must be there as tables; a view or trigger of any name is refused.
+
+    Raises:
+        FormatError: it is no SQLite database, or not of that shape.
+    """
+
+    def __init__(self, handle: ObjectHandle, name: str, tables: Iterable[str]) -> None:
+        self.name = name
+        self._handle = handle
+        self._lock = threading.Lock()
+        self._budget = 0
+        self._database = self._open()
+        try:
+            self._prepare(frozenset(tables))
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self) -> sqlite3.Connection:
+        path = self._handle.path
+        if path is not None:
+            uri = f"file:{quote(str(path))}?mode=ro&immutable=1"
+            return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
+        database = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+        database.deserialize(self._handle.pread(self._handle.size, 0))
+        return database
+
+    def _prepare(self, tables: frozenset[str]) -> None:
+        database = self._database
+        database.text_factory = bytes
+        database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_VALUE_BYTES)
+        database.set_progress_handler(self._spend, _STEPS_PER_CALL)
+        for pragma in ("trusted_schema = OFF", "query_only = ON", "cell_size_check = ON"):
+            database.execute(f"PRAGMA {pragma}")
+        database.execute(f"PRAGMA cache_size = -{PAGE_CACHE_KIB}")
+        found = self.rows("SELECT type, name FROM sqlite_master")
+        kinds = {kind for kind, _ in found}
+        if not kinds <= {b"table", b"index"}:
+            raise FormatError("the database has views or triggers", object=self.name)
+        missing = tables - {text(name) for kind, name in found if kind == b"table"}
+        if missing:
+            raise FormatError(f"no table {', '.join(sorted(missing))}", object=self.name)
+
+    def _spend(self) -> int:
+        self._budget -= _STEPS_PER_CALL
+        return int(self._budget < 0)
+
+    def rows(self, query: str, *arguments: object) -> list[Row]:
+        """All rows of a query; text comes as bytes.
+
+        Raises:
+            FormatError: the file is damaged, or the query does not end within its budget.
+        """
+        with self._lock:
+            self._budget = _MAX_STEPS
+            try:
+                return self._database.execute(query, arguments).fetchall()
+            except (sqlite3.Error, OverflowError, ValueError) as exc:
+                raise FormatError(f"damaged database: {exc}", object=self.name) from exc
+
+    def row(self, query: str, *arguments: object) -> Row | None:
+        """The first row of a query, or None."""
+        rows = self.rows(f"{query} LIMIT 1", *arguments)
+        return rows[0] if rows else None
+
+    def columns(self, table: str) -> frozenset[str]:
+        """Names of a table's columns."""
+        return frozenset(text(row[1]) for row in self.rows(f"PRAGMA table_info({table})"))
+
+    def properties(self) -> dict[str, str]:
+        """The key-value pairs of the table ``properties``."""
+        rows = self.rows("SELECT key, value FROM properties")
+        return {text(key): text(value) for key, value in rows}
+
+    def close(self) -> None:
+        """Close the database and its handle."""
+        with self._lock:
+            self._database.close()
+            self._handle.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_database"):
+            self.close()
+
+
+def text(value: object) -> str:
+    """A column's value as text, whatever type the row has there."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "surrogateescape")
+    return "" if value is None else str(value)
+
+
+def integer(value: object, name: str) -> int:
+    """A column's value as a number; NULL counts as 0.
+
+    Raises:
+        FormatError: it is something else.
+    """
+    if type(value) is int:
+        return value
+    if value is None:
+        return 0
+    raise FormatError("a number is expected", object=name)
