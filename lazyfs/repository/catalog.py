@@ -18,7 +18,21 @@ SCHEMA_TOLERANCE = 0.0005
 
 NEWEST_SCHEMA = 2.5
 MAX_CHUNKS = 10_000_000
-_COUNTERS = ["regular", "symlink", "special", "dir", "nested", "chunked", "chunks", "file_size", "chunked_size", "xattr", "external", "external_file_size"]
+COUNTERS = (
+    "regular",
+    "symlink",
+    "special",
+    "dir",
+    "nested",
+    "chunked",
+    "chunks",
+    "file_size",
+    "chunked_size",
+    "xattr",
+    "external",
+    "external_file_size",
+)
+"""Names of the statistics counters; each exists as ``self_NAME`` and ``subtree_NAME``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +242,7 @@ class Catalog:
 
     def counters(self) -> dict[str, int]:
         """All statistics counters by name, ``self_…`` and ``subtree_…``; missing ones are 0."""
-        names = [prefix + name for prefix in ("self_", "subtree_") for name in _COUNTERS]
+        names = [prefix + name for prefix in ("self_", "subtree_") for name in COUNTERS]
         if not self._file.columns("statistics"):
             return dict.fromkeys(names, 0)
         rows = self._file.rows("SELECT counter, value FROM statistics")
@@ -244,5 +258,5 @@ class Catalog:
 def sum_counters(counters: dict[str, int]) -> dict[str, int]:
     """Counters of a catalog with all below it: self and subtree added, by plain name, sorted."""
     return {
-        name: counters[f"self_{name}"] + counters[f"subtree_{name}"] for name in sorted(_COUNTERS)
+        name: counters[f"self_{name}"] + counters[f"subtree_{name}"] for name in sorted(COUNTERS)
     }

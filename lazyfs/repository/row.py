@@ -91,7 +91,7 @@ def node_from_row(row: Row, path: bytes, catalog: bytes) -> Node:
         bool(has_xattrs),
         kind == stat.S_IFDIR and bool(flags & (FLAG_MOUNTPOINT | FLAG_BIND_MOUNTPOINT)),
         catalog,
-        links >> 32 & 0xFFFFFFFF if not kind == stat.S_IFDIR else 0,
+        links >> 32 & 0xFFFFFFFF if kind != stat.S_IFDIR else 0,
     )
 
 

@@ -1,0 +1,308 @@
+"""`Repository`: a repository and the parts that read it, put together."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Self
+
+from lazyfs.cas.cached_store import CachedStore
+from lazyfs.cas.digest import Digest, ObjectKind
+from lazyfs.cas.http_store import HttpStore
+from lazyfs.cas.local_cache import LocalCache
+from lazyfs.cas.store import SMALL_LIMIT, ObjectRef
+from lazyfs.config.load import load_settings
+from lazyfs.config.settings import NetworkSettings, RepositorySettings, RevisionChoice
+from lazyfs.errors import ConfigError, RevisionNotFound
+from lazyfs.net.downloader import Downloader
+from lazyfs.repository.authority import Authority, Verdict
+from lazyfs.repository.catalog_tree import CatalogTree
+from lazyfs.repository.history import Tag, find_date, find_tag, read_tags
+from lazyfs.repository.manifest import Manifest
+from lazyfs.repository.remembered import Remembered
+from lazyfs.repository.revision import Revision, RevisionInfo
+from lazyfs.repository.sqlite_file import PAGE_CACHE_KIB
+from lazyfs.repository.whitelist import Whitelist
+
+log = logging.getLogger("lazyfs.repository")
+
+METAINFO_LIMIT = 65536
+"""Bytes of meta-info that are shown; upstream's bound."""
+
+
+class Repository:
+    """A repository, open at one revision. Safe to use from many threads.
+
+    Make one with `Repository.open` or `Repository.from_settings`; close it when done.
+    """
+
+    def __init__(self, settings: RepositorySettings, cache: LocalCache) -> None:
+        self.settings = settings
+        self.cache = cache
+        self.downloader = _downloader(settings.network)
+        self.external_downloader = (
+            _downloader(settings.external) if settings.external is not None else None
+        )
+        self.store = CachedStore(cache, HttpStore(self.downloader, self.external_downloader))
+        self._verdict: Verdict | None = None
+        self._authority: Authority | None = None
+        self._current: Revision | None = None
+
+    @classmethod
+    def open(
+        cls,
+        source: str | os.PathLike[str],
+        *,
+        pubkey: str | os.PathLike[str] | None = None,
+        cache: str | os.PathLike[str] | None = None,
+        server: str | None = None,
+        proxy: str | None = None,
+        tag: str | None = None,
+        date: str | None = None,
+        root_hash: str | None = None,
+        external_url: str | None = None,
+        overrides: Mapping[str, str] | None = None,
+    ) -> Self:
+        """The repository at ``source``.
+
+        Args:
+            source: A configured name, a URL that ends in the name, or a folder.
+            pubkey: A file or folder with the master public keys.
+            cache: Directory of the local cache.
+            server: Base URLs separated by ``;``.
+            proxy: Proxy groups, or ``DIRECT``.
+            tag: Read the revision of that tag.
+            date: Read the revision of that time, ``YYYY-MM-DDTHH:MM:SSZ``.
+            root_hash: Read the revision with that root catalog; nothing else is then verified.
+            external_url: Where external files lie.
+            overrides: Any other parameters, by their ``CVMFS_`` names.
+
+        Raises:
+            ConfigError: something needed is not configured.
+            VerificationError: the repository cannot be trusted.
+            NetworkError, ObjectMissing: it cannot be reached and is not cached.
+        """
+        options = {
+            **_key_option(pubkey),
+            "CVMFS_CACHE_DIR": cache and os.fspath(cache),
+            "CVMFS_SERVER_URL": server,
+            "CVMFS_HTTP_PROXY": proxy or ("DIRECT" if server else None),
+            "CVMFS_REPOSITORY_TAG": tag,
+            "CVMFS_REPOSITORY_DATE": date,
+            "CVMFS_ROOT_HASH": root_hash,
+            "CVMFS_EXTERNAL_URL": external_url,
+        }
+        given = {name: value for name, value in options.items() if value}
+        return cls.from_settings(
+            load_settings(os.fspath(source), overrides=given | dict(overrides or {}))
+        )
+
+    @classmethod
+    def from_settings(cls, settings: RepositorySettings) -> Self:
+        """The repository that ``settings`` describe."""
+        repository = cls(settings, LocalCache.open(settings.cache))
+        try:
+            repository._start()
+        except BaseException:
+            repository.close()
+            raise
+        return repository
+
+    def _start(self) -> None:
+        choice = self.settings.revision
+        if self.settings.network.use_geoapi:
+            self.downloader.geo_sort()
+        if choice.root_hash is not None:
+            # The hash itself is the anchor of trust: neither manifest nor whitelist is asked for.
+            root = Digest.parse(choice.root_hash)
+            self._current = self._load(RevisionInfo(self.fqrn, root))
+            return
+        self._authority = Authority(
+            self.fqrn,
+            self.downloader,
+            self.store,
+            Remembered(self.cache, self.fqrn),
+            self.settings.trust,
+        )
+        verdict = self._authority.decide()
+        self._verdict = verdict
+        if choice.is_fixed:
+            self._current = self._load(self._chosen(choice))
+        else:
+            self._current = self._load(_newest(verdict.manifest))
+            self._authority.believe(verdict)
+
+    def close(self) -> None:
+        """End running transfers, close catalogs and cache. Open files stay readable."""
+        self.downloader.close()
+        if self.external_downloader is not None:
+            self.external_downloader.close()
+        if self._current is not None:
+            self._current.close()
+        self.cache.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # --- facts -----------------------------------------------------------------------------
+
+    @property
+    def fqrn(self) -> str:
+        """The repository's name."""
+        return self.settings.fqrn
+
+    @property
+    def current(self) -> Revision:
+        """The revision that is read; another one only after `adopt`."""
+        assert self._current is not None
+        return self._current
+
+    @property
+    def manifest(self) -> Manifest | None:
+        """The manifest that is believed; None if the revision was chosen by its root hash."""
+        return self._verdict.manifest if self._verdict else None
+
+    @property
+    def whitelist(self) -> Whitelist | None:
+        """The whitelist that is believed; None as for the manifest."""
+        return self._verdict.whitelist if self._verdict else None
+
+    @property
+    def offline_reason(self) -> str:
+        """Why the servers' word was not taken when the repository was opened; empty if it was."""
+        return self._verdict.offline if self._verdict else ""
+
+    def public_keys_pem(self) -> bytes:
+        """The master public keys, one after the other."""
+        return b"".join(key.pem for key in self._authority.keys) if self._authority else b""
+
+    # --- revisions -------------------------------------------------------------------------
+
+    def tags(self) -> tuple[Tag, ...]:
+        """All named tags, newest first; none if the repository has no history.
+
+        Raises:
+            LazyfsError: the history cannot be had.
+        """
+        if self.manifest is None or self.manifest.history is None:
+            return ()
+        ref = ObjectRef(
+            self.manifest.history, ObjectKind.HISTORY, label=f"tag database for {self.fqrn}"
+        )
+        return read_tags(self.store.open(ref), str(ref))
+
+    def revision(
+        self, *, tag: str | None = None, date: str | None = None, root_hash: str | None = None
+    ) -> Revision:
+        """Any revision, beside the current one; the caller closes it.
+
+        Raises:
+            RevisionNotFound: there is no such tag or date.
+            ConfigError: not just one of the three is given.
+        """
+        choice = RevisionChoice(tag, date, root_hash)
+        if (tag, date, root_hash).count(None) != 2:
+            raise ConfigError("give just one of tag, date and root hash")
+        return self._load(self._chosen(choice))
+
+    def _chosen(self, choice: RevisionChoice) -> RevisionInfo:
+        if choice.root_hash is not None:
+            return RevisionInfo(self.fqrn, Digest.parse(choice.root_hash))
+        tags = self.tags()
+        if not tags:
+            raise RevisionNotFound(
+                "the repository has no history", hint="choose a revision by its root hash"
+            )
+        found = (
+            find_tag(tags, choice.tag)
+            if choice.tag is not None
+            else find_date(tags, choice.date or "")
+        )
+        return RevisionInfo(self.fqrn, found.root_hash, found.size, found.name, found.timestamp)
+
+    def _load(self, info: RevisionInfo) -> Revision:
+        pages = self.settings.catalog_memory // (PAGE_CACHE_KIB << 10)
+        limit = min(self.settings.catalog_watermark, pages)
+        tree = CatalogTree(
+            self.store, self.fqrn, info.root_hash, root_size=info.root_size, limit=limit
+        )
+        revision = Revision(info, tree, self.store, self.settings.symlink_variables)
+        if tree.root.properties.get("voms_authz"):
+            revision.close()
+            raise ConfigError(
+                f"{self.fqrn} admits members only, and no authorisation helper is supported"
+            )
+        return revision
+
+    def refresh(self) -> Revision | None:
+        """A newer revision if the servers have one, else None; see `adopt`.
+
+        The manifest is verified before anything of it is used. An older one is refused.
+
+        Raises:
+            LazyfsError: the servers do not answer, or say something that must not be believed.
+        """
+        if self._authority is None or self.settings.revision.is_fixed:
+            return None
+        if self._authority.peek_manifest().root_catalog == self.current.root_hash:
+            return None
+        verdict = self._authority.decide()
+        if verdict.manifest.root_catalog == self.current.root_hash:
+            return None
+        revision = self._load(_newest(verdict.manifest))
+        self._authority.believe(verdict)
+        self._verdict = verdict
+        return revision
+
+    def adopt(self, revision: Revision) -> Revision:
+        """Make ``revision`` the current one; the previous one, for the caller to close."""
+        previous, self._current = self.current, revision
+        return previous
+
+    def metainfo(self) -> bytes | None:
+        """The repository's description in JSON, None if it has none.
+
+        Raises:
+            LazyfsError: it cannot be had.
+        """
+        if self.manifest is None or self.manifest.metainfo is None:
+            return None
+        ref = ObjectRef(
+            self.manifest.metainfo,
+            ObjectKind.METAINFO,
+            limit=SMALL_LIMIT,
+            label=f"metainfo for {self.fqrn}",
+        )
+        with self.store.open(ref) as handle:
+            return handle.pread(handle.size, 0)
+
+
+def _downloader(settings: NetworkSettings) -> Downloader:
+    return Downloader(settings)
+
+
+def _key_option(pubkey: str | os.PathLike[str] | None) -> dict[str, str]:
+    """The parameter that a key option stands for: a folder and files have different ones."""
+    if pubkey is None:
+        return {}
+    text = os.fspath(pubkey)
+    return {"CVMFS_KEYS_DIR" if os.path.isdir(text) else "CVMFS_PUBLIC_KEY": text}  # noqa: PTH112
+
+
+def _newest(manifest: Manifest) -> RevisionInfo:
+    return RevisionInfo(
+        manifest.fqrn,
+        manifest.root_catalog,
+        manifest.catalog_size,
+        published=manifest.timestamp,
+    )
