@@ -1,0 +1,110 @@
+"""Writing history databases and reflogs. Sources: ``history_sql.cc``, ``reflog_sql.cc``."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from pathlib import Path
+
+from lazyfs.cas.digest import Digest
+from lazyfs.repository.history import Tag
+
+TRUNK = "trunk"
+TRUNK_PREVIOUS = "trunk-previous"
+
+REFLOG_CATALOG, REFLOG_CERTIFICATE, REFLOG_HISTORY, REFLOG_METAINFO = range(4)
+
+_HISTORY = """
+CREATE TABLE properties (key TEXT, value TEXT, CONSTRAINT pk_properties PRIMARY KEY (key));
+CREATE TABLE branches (branch TEXT, parent TEXT, initial_revision INTEGER,
+    CONSTRAINT pk_branch PRIMARY KEY (branch),
+    FOREIGN KEY (parent) REFERENCES branches (branch),
+    CHECK ((branch <> '') OR (parent IS NULL)), CHECK ((branch = '') OR (parent IS NOT NULL)));
+CREATE TABLE tags (name TEXT, hash TEXT, revision INTEGER, timestamp INTEGER, channel INTEGER,
+    description TEXT, size INTEGER, branch TEXT, CONSTRAINT pk_tags PRIMARY KEY (name),
+    FOREIGN KEY (branch) REFERENCES branches (branch));
+CREATE TABLE recycle_bin (hash TEXT, flags INTEGER, CONSTRAINT pk_hash PRIMARY KEY (hash));
+INSERT INTO branches VALUES ('', NULL, 0);
+"""
+
+_REFLOG = """
+CREATE TABLE properties (key TEXT, value TEXT, CONSTRAINT pk_properties PRIMARY KEY (key));
+CREATE TABLE refs (hash TEXT, type INTEGER, timestamp INTEGER,
+    CONSTRAINT pk_refs PRIMARY KEY (hash));
+"""
+
+
+def write_history(path: Path, fqrn: str, tags: Iterable[Tag], previous: Digest | None) -> None:
+    """A history database at ``path``, which must not exist.
+
+    Args:
+        path: The file.
+        fqrn: The repository.
+        tags: All tags.
+        previous: The history object that it follows.
+    """
+    properties = {"schema": "1.0", "schema_revision": "3", "fqrn": fqrn}
+    if previous is not None:
+        properties["previous_revision"] = str(previous)
+    database = _create(path, _HISTORY, properties)
+    database.executemany(
+        "INSERT INTO tags VALUES (?, ?, ?, ?, 0, ?, ?, ?)",
+        [
+            (t.name, str(t.root_hash), t.revision, t.timestamp, t.description, t.size, t.branch)
+            for t in tags
+        ],
+    )
+    database.commit()
+    database.close()
+
+
+def write_reflog(path: Path, fqrn: str, refs: Iterable[tuple[Digest, int, int]]) -> None:
+    """A reflog at ``path``, which must not exist: rows of digest, type and Unix time."""
+    properties = {"schema": "1.0", "schema_revision": "0", "fqrn": fqrn}
+    database = _create(path, _REFLOG, properties)
+    database.executemany(
+        "INSERT OR IGNORE INTO refs VALUES (?, ?, ?)",
+        [(str(digest), kind, timestamp) for digest, kind, timestamp in refs],
+    )
+    database.commit()
+    database.close()
+
+
+def read_reflog(content: bytes) -> list[tuple[Digest, int, int]]:
+    """The rows of a reflog."""
+    database = sqlite3.connect(":memory:")
+    try:
+        database.deserialize(content)
+        rows = database.execute("SELECT hash, type, timestamp FROM refs").fetchall()
+    finally:
+        database.close()
+    return [(Digest.parse(text), kind, timestamp) for text, kind, timestamp in rows]
+
+
+def moved_trunk(tags: Iterable[Tag], head: Tag, name: str | None, description: str) -> list[Tag]:
+    """The tags after a publish: ``trunk`` moves to ``head``, its old place is kept beside it.
+
+    Args:
+        tags: The tags so far.
+        head: The new revision, named ``trunk``.
+        name: A further tag for it.
+        description: Of that tag.
+    """
+    by_name = {tag.name: tag for tag in tags}
+    if old := by_name.get(TRUNK):
+        by_name[TRUNK_PREVIOUS] = _renamed(old, TRUNK_PREVIOUS, "previous head")
+    by_name[TRUNK] = head
+    if name is not None:
+        by_name[name] = _renamed(head, name, description)
+    return list(by_name.values())
+
+
+def _renamed(tag: Tag, name: str, description: str) -> Tag:
+    return Tag(name, tag.root_hash, tag.revision, tag.timestamp, description, tag.size, tag.branch)
+
+
+def _create(path: Path, tables: str, properties: dict[str, str]) -> sqlite3.Connection:
+    database = sqlite3.connect(path)
+    database.executescript(tables)
+    database.executemany("INSERT INTO properties VALUES (?, ?)", list(properties.items()))
+    return database

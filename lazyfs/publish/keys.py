@@ -1,0 +1,127 @@
+"""Keys of a repository: the master key signs whitelists, the repository key signs manifests."""
+
+from __future__ import annotations
+
+import datetime
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.x509.oid import NameOID
+
+from lazyfs.errors import PublishError
+
+KEY_BITS = 2048
+CERTIFICATE_DAYS = 3650
+"""Upstream's clients do not look at the dates in the certificate."""
+
+
+@dataclass(frozen=True, slots=True)
+class RepositoryKeys:
+    """Both key pairs and the certificate of the repository key."""
+
+    master: rsa.RSAPrivateKey
+    key: rsa.RSAPrivateKey
+    certificate: x509.Certificate
+
+    @classmethod
+    def generate(cls, fqrn: str) -> Self:
+        """Fresh keys for a repository, the certificate signed by its own key."""
+        key = rsa.generate_private_key(65537, KEY_BITS)
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"{fqrn} release managers"[:64])])
+        now = datetime.datetime.now(datetime.UTC)
+        certificate = (
+            x509.CertificateBuilder()
+            .subject_name(name)
+            .issuer_name(name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - datetime.timedelta(days=1))
+            .not_valid_after(now + datetime.timedelta(days=CERTIFICATE_DAYS))
+            .sign(key, hashes.SHA256())
+        )
+        return cls(rsa.generate_private_key(65537, KEY_BITS), key, certificate)
+
+    @classmethod
+    def load(cls, folder: Path, fqrn: str) -> Self:
+        """The keys that `save` wrote.
+
+        Raises:
+            PublishError: a file is missing or holds no key.
+        """
+        try:
+            certificate = x509.load_pem_x509_certificate((folder / f"{fqrn}.crt").read_bytes())
+            return cls(
+                _load_private(folder / f"{fqrn}.masterkey"),
+                _load_private(folder / f"{fqrn}.key"),
+                certificate,
+            )
+        except OSError as exc:
+            raise PublishError(
+                f"cannot read the keys: {exc.strerror}",
+                path=str(exc.filename),
+                hint="make them with 'lazyfs publish keys'",
+            ) from exc
+        except ValueError as exc:
+            raise PublishError(f"not a key: {exc}", path=str(folder)) from exc
+
+    def save(self, folder: Path, fqrn: str) -> None:
+        """Write ``FQRN.masterkey``, ``.pub``, ``.key`` and ``.crt``; never over existing ones.
+
+        Raises:
+            PublishError: a file exists or cannot be written.
+        """
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _write(folder / f"{fqrn}.masterkey", _private_pem(self.master), 0o600)
+        _write(folder / f"{fqrn}.pub", self.public_pem, 0o644)
+        _write(folder / f"{fqrn}.key", _private_pem(self.key), 0o600)
+        _write(folder / f"{fqrn}.crt", self.certificate_pem, 0o644)
+
+    @property
+    def public_pem(self) -> bytes:
+        """The master public key: what clients are given."""
+        return self.master.public_key().public_bytes(
+            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+
+    @property
+    def certificate_pem(self) -> bytes:
+        """The certificate as the store keeps it."""
+        return self.certificate.public_bytes(serialization.Encoding.PEM)
+
+    @property
+    def certificate_der(self) -> bytes:
+        """The certificate in the form that fingerprints cover."""
+        return self.certificate.public_bytes(serialization.Encoding.DER)
+
+
+def _load_private(path: Path) -> rsa.RSAPrivateKey:
+    key = serialization.load_pem_private_key(path.read_bytes(), password=None)
+    if not isinstance(key, rsa.RSAPrivateKey):
+        raise PublishError("not an RSA key", path=str(path))
+    return key
+
+
+def _private_pem(key: rsa.RSAPrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.TraditionalOpenSSL,
+        serialization.NoEncryption(),
+    )
+
+
+def _write(path: Path, content: bytes, mode: int) -> None:
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    except FileExistsError as exc:
+        raise PublishError(
+            "the key exists already", path=str(path), hint="remove it, or choose another folder"
+        ) from exc
+    except OSError as exc:
+        raise PublishError(f"cannot write: {exc.strerror}", path=str(path)) from exc
+    with os.fdopen(fd, "wb") as file:
+        file.write(content)

@@ -1,0 +1,100 @@
+"""The source of a publish: a directory on this machine, read entry by entry."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from dataclasses import dataclass, field
+
+from lazyfs.errors import PublishError
+from lazyfs.repository.xattr_blob import MAX_BYTES, MAX_ENTRIES
+
+MARKER = b".cvmfscatalog"
+"""A file of this name in a directory begins a nested catalog there."""
+
+_XATTRS = (b"user.", b"security.capability")
+"""What is published of extended attributes; the rest belongs to the publishing machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceEntry:
+    """One entry's metadata, as it will be published."""
+
+    name: bytes
+    mode: int
+    size: int
+    mtime_ns: int
+    uid: int
+    gid: int
+    rdev: int = 0
+    target: bytes = b""
+    xattrs: dict[bytes, bytes] = field(default_factory=dict)
+    identity: tuple[int, int] = (0, 0)
+    """Device and inode number, equal for hard links."""
+
+    @property
+    def is_dir(self) -> bool:
+        """Whether this is a directory."""
+        return stat.S_ISDIR(self.mode)
+
+    @property
+    def is_file(self) -> bool:
+        """Whether this is a regular file."""
+        return stat.S_ISREG(self.mode)
+
+
+def read_entry(path: bytes, *, xattrs: bool) -> SourceEntry:
+    """The metadata of one path, links not followed.
+
+    Raises:
+        PublishError: it cannot be read.
+    """
+    try:
+        status = os.lstat(path)
+        is_link = stat.S_ISLNK(status.st_mode)
+        target = os.readlink(path) if is_link else b""  # noqa: PTH115 - the path is bytes
+    except OSError as exc:
+        raise PublishError(f"cannot read: {exc.strerror}", path=path) from exc
+    return SourceEntry(
+        os.path.basename(path),  # noqa: PTH119 - the path is bytes
+        status.st_mode,
+        status.st_size,
+        status.st_mtime_ns,
+        status.st_uid,
+        status.st_gid,
+        status.st_rdev,
+        target,
+        _read_xattrs(path) if xattrs else {},
+        (status.st_dev, status.st_ino),
+    )
+
+
+def read_directory(path: bytes, *, xattrs: bool) -> list[SourceEntry]:
+    """The entries of a directory in byte order of their names.
+
+    Raises:
+        PublishError: it cannot be read.
+    """
+    try:
+        names = sorted(os.listdir(path))  # noqa: PTH208 - the path is bytes
+    except OSError as exc:
+        raise PublishError(f"cannot read: {exc.strerror}", path=path) from exc
+    return [read_entry(path + b"/" + name, xattrs=xattrs) for name in names]
+
+
+def _read_xattrs(path: bytes) -> dict[bytes, bytes]:
+    found: dict[bytes, bytes] = {}
+    with contextlib.suppress(OSError):
+        for text in os.listxattr(path, follow_symlinks=False):
+            name = os.fsencode(text)
+            if name.startswith(_XATTRS) and len(name) <= MAX_BYTES and len(found) < MAX_ENTRIES:
+                value = os.getxattr(path, name, follow_symlinks=False)
+                if len(value) <= MAX_BYTES:
+                    found[name] = value
+    return found
+
+
+def has_marker(entries: list[SourceEntry]) -> bool:
+    """Whether a nested catalog begins in the directory that has these entries."""
+    return any(entry.name == MARKER and entry.is_file for entry in entries)
