@@ -7,6 +7,7 @@ import logging
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,9 @@ TOUCH_SECONDS = 5.0
 
 VERIFIED_KEYS = 65536
 """Objects whose checksum this process remembers to have seen right."""
+
+MAX_CLEANUPS = 10_000
+"""Evictions whose time is remembered."""
 
 _PIECE = 1 << 20
 
@@ -76,6 +80,7 @@ class LocalCache:
         self._touch_time = time.monotonic()
         self._lock = threading.Lock()
         self._evicting = threading.Lock()
+        self._cleanups: deque[float] = deque(maxlen=MAX_CLEANUPS)
 
     @classmethod
     def open(cls, settings: CacheSettings) -> Self:
@@ -275,6 +280,7 @@ class LocalCache:
         Pinned objects and objects open in any process stay.
         """
         self._flush_touches()
+        self._cleanups.append(time.time())
         freed = 0
         with self._evicting:
             excess = self.index.gauge() - target
@@ -284,6 +290,12 @@ class LocalCache:
                 if self._evict(entry.key):
                     freed += entry.size
         return freed
+
+    def cleanups_last_day(self) -> int:
+        """How often this process evicted in the last 24 hours; -1 without a quota."""
+        if self._limit is None:
+            return -1
+        return sum(when > time.time() - 86400 for when in self._cleanups)
 
     def _evict(self, key: str) -> bool:
         if not remove_if_unused(self._layout.object_path(key)):

@@ -6,7 +6,7 @@ import zlib
 from typing import BinaryIO
 
 from lazyfs.cas.codec import ZLIB_LEVEL, Codec
-from lazyfs.cas.digest import Digest
+from lazyfs.cas.digest import Algorithm, Digest
 
 _PIECE = 1 << 20
 
@@ -17,13 +17,15 @@ def proves(file: BinaryIO, digest: Digest, codec: Codec) -> bool:
     False for zlib content proves nothing: another publisher's zlib may have compressed it
     otherwise. Upstream's ``cvmfs_fsck`` works in the same way.
     """
-    hasher = digest.algorithm.hasher()
-    if codec is Codec.NONE:
-        while piece := file.read(_PIECE):
-            hasher.update(piece)
-        return hasher.result() == digest
-    compressor = zlib.compressobj(ZLIB_LEVEL)
+    return recompute(file, digest.algorithm, codec) == digest
+
+
+def recompute(file: BinaryIO, algorithm: Algorithm, codec: Codec) -> Digest:
+    """The digest that the content has when it is stored with ``codec`` as lazyfs would."""
+    hasher = algorithm.hasher()
+    compressor = zlib.compressobj(ZLIB_LEVEL) if codec is Codec.ZLIB else None
     while piece := file.read(_PIECE):
-        hasher.update(compressor.compress(piece))
-    hasher.update(compressor.flush())
-    return hasher.result() == digest
+        hasher.update(compressor.compress(piece) if compressor else piece)
+    if compressor is not None:
+        hasher.update(compressor.flush())
+    return hasher.result()

@@ -153,11 +153,15 @@ class Revision:
             PathNotFound, NotADirectory: it is no directory.
             LazyfsError: a catalog on the way cannot be loaded.
         """
+        return [node for node in self.children(path) if not node.hidden]
+
+    def children(self, path: bytes) -> list[Node]:
+        """The entries of a directory, hidden ones included; raises as `listdir`."""
         path = normalize(path)
         children = self._tree.lister(path, fetch=self._fetch).children(path)
         if not children and not self.lookup(path).is_dir:
             raise NotADirectory("not a directory", path=path)
-        return [node for node in children if not node.hidden]
+        return children
 
     def walk(self, path: bytes = b"") -> Iterator[Node]:
         """``path`` itself and all below it, parents first, names in byte order."""

@@ -1,0 +1,44 @@
+"""Worker threads by purpose: what waits for the network never holds up what is on the disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+import trio
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+DISK_THREADS = 8
+"""Reads of the cache in parallel; more only queue in the disk."""
+
+NETWORK_THREADS = 64
+"""Requests that wait for servers in parallel; the downloader bounds the transfers themselves."""
+
+CONTROL_THREADS = 4
+"""Status and housekeeping, so that they answer while all else waits."""
+
+
+class Workers:
+    """Limiters by name, for one event loop."""
+
+    def __init__(self) -> None:
+        self.disk = trio.CapacityLimiter(DISK_THREADS)
+        self.network = trio.CapacityLimiter(NETWORK_THREADS)
+        self.control = trio.CapacityLimiter(CONTROL_THREADS)
+
+
+async def run_blocking(
+    limiter: trio.CapacityLimiter, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+) -> T:
+    """The result of ``work``, run in a thread of ``limiter``.
+
+    A caller that is cancelled leaves the thread to end by itself: every fetch has its bound, and
+    the cache takes no half object.
+    """
+
+    def call() -> T:
+        return work(*args, **kwargs)
+
+    return await trio.to_thread.run_sync(call, limiter=limiter, abandon_on_cancel=True)
