@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+from urllib.parse import urlsplit, urlunsplit
 
 _KEPT = frozenset((string.ascii_letters + string.digits + "/:.@+-_~[],").encode())
 
@@ -16,3 +17,14 @@ def escape_path(path: str) -> str:
         chr(byte) if byte in _KEPT else f"%{byte:02X}"
         for byte in path.encode(errors="surrogateescape")
     )
+
+
+def redact(url: str) -> str:
+    """``url`` without user name and password, for logs and errors."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "(a malformed URL)"
+    if "@" not in parts.netloc:
+        return url
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))

@@ -4,30 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 
 import requests
 import requests.adapters
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
+from lazyfs.net.connection import POOLS
 from lazyfs.net.proxies import DIRECT
-from lazyfs.net.watchdog import WatchedHTTPConnection, WatchedHTTPSConnection
-
-MAX_REDIRECTS = 4
-"""As upstream follows, if redirects are allowed at all."""
 
 GRID_CERTIFICATES = "/etc/grid-security/certificates"
-
-
-class _WatchedHTTPPool(HTTPConnectionPool):
-    ConnectionCls = WatchedHTTPConnection
-
-
-class _WatchedHTTPSPool(HTTPSConnectionPool):
-    ConnectionCls = WatchedHTTPSConnection
-
-
-_POOLS = {"http": _WatchedHTTPPool, "https": _WatchedHTTPSPool}
 
 
 class _Adapter(requests.adapters.HTTPAdapter):
@@ -35,12 +21,18 @@ class _Adapter(requests.adapters.HTTPAdapter):
         self, connections: int, maxsize: int, block: bool = False, **kwargs: Any
     ) -> None:
         super().init_poolmanager(connections, maxsize, block, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = _POOLS
+        self.poolmanager.pool_classes_by_scheme = POOLS
 
     def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
         manager = super().proxy_manager_for(proxy, **kwargs)
-        manager.pool_classes_by_scheme = _POOLS
+        manager.pool_classes_by_scheme = POOLS
         return manager
+
+
+class _Session(requests.Session):
+    def get_redirect_target(self, resp: requests.Response) -> str | None:
+        """Never one: `requests` would read the whole body of a redirect into memory."""
+        return None
 
 
 def make_session(*, connections: int, user_agent: str, system_ca: bool) -> requests.Session:
@@ -52,9 +44,9 @@ def make_session(*, connections: int, user_agent: str, system_ca: bool) -> reque
         system_ca: Verify TLS peers with the system's certificates; otherwise with the grid's
             directory where it exists (upstream's default).
     """
-    session = requests.Session()
+    session = _Session()
     session.trust_env = False
-    session.max_redirects = MAX_REDIRECTS
+    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
     session.headers.clear()
     session.headers.update({"User-Agent": user_agent, "Connection": "Keep-Alive"})
     session.headers["Accept-Encoding"] = "identity"

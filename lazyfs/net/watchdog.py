@@ -8,12 +8,14 @@ import itertools
 import socket
 import threading
 import time
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
 
-import urllib3.connection
-
 _current = threading.local()
+
+_LINGER = 5.0
+"""Seconds the thread waits for more work before it ends; starting one costs more than that."""
 
 
 class Watch:
@@ -21,8 +23,10 @@ class Watch:
 
     def __init__(self, watchdog: Watchdog, seconds: float) -> None:
         self._watchdog = watchdog
+        self._sock: object = None
+        self._seconds = seconds
         self.deadline = time.monotonic() + seconds
-        self.connection: urllib3.connection.HTTPConnection | None = None
+        self.paused = False
         self.over = False
         self.fired = False
 
@@ -41,41 +45,46 @@ class Watch:
         self._watchdog.discard(self)
 
     def extend(self, seconds: float) -> None:
-        """Allow that many seconds from now."""
-        self.deadline = time.monotonic() + seconds
+        """Allow that many seconds from now; never less than was allowed before."""
+        self.deadline = max(self.deadline, time.monotonic() + seconds)
+
+    @contextlib.contextmanager
+    def pause(self) -> Iterator[None]:
+        """Do not count the time inside: a slow disk is not a slow server."""
+        start = time.monotonic()
+        self.paused = True
+        try:
+            yield
+        finally:
+            self.deadline += time.monotonic() - start
+            self.paused = False
+
+    def carry(self, sock: object) -> None:
+        """Remember the socket: the connection forgets its own when the answer says "close"."""
+        self._sock = sock
+        if self.fired:
+            self._cut()
 
     def fire(self) -> None:
         """End the transfer: its next socket operation fails."""
         self.fired = True
-        sock = getattr(self.connection, "sock", None)
+        self._cut()
+
+    def _cut(self) -> None:
+        sock = self._sock
+        while sock is not None and not isinstance(sock, socket.socket):
+            sock = getattr(sock, "socket", None)  # TLS inside TLS has its socket inside
         if sock is not None:
             with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
+                # Not the method of a TLS socket: that one would take away its state in mid-read.
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 
-def note_connection(connection: urllib3.connection.HTTPConnection) -> None:
-    """Tell this thread's watch which connection its transfer uses."""
+def carry(sock: object) -> None:
+    """Tell this thread's watch which socket its transfer uses."""
     watch: Watch | None = getattr(_current, "watch", None)
     if watch is not None:
-        watch.connection = connection
-
-
-class WatchedHTTPConnection(urllib3.connection.HTTPConnection):
-    """A connection that a watch can cut."""
-
-    def putrequest(self, *args: object, **kwargs: object) -> None:
-        """Begin a request, and let the watch know who carries it."""
-        note_connection(self)
-        super().putrequest(*args, **kwargs)  # type: ignore[arg-type]
-
-
-class WatchedHTTPSConnection(urllib3.connection.HTTPSConnection):
-    """The same over TLS."""
-
-    def putrequest(self, *args: object, **kwargs: object) -> None:
-        """Begin a request, and let the watch know who carries it."""
-        note_connection(self)
-        super().putrequest(*args, **kwargs)  # type: ignore[arg-type]
+        watch.carry(sock)
 
 
 class Watchdog:
@@ -97,7 +106,8 @@ class Watchdog:
         with self._condition:
             self._active.add(watch)
             heapq.heappush(self._heap, (watch.deadline, next(self._numbers), watch))
-            if self._thread is None:
+            # In a child process that was forked off, the thread is not alive.
+            if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(
                     target=self._run, name="lazyfs-watchdog", daemon=True
                 )
@@ -112,7 +122,6 @@ class Watchdog:
             self._active.discard(watch)
             if not self._active:
                 self._heap.clear()
-                self._condition.notify()
 
     def fire_all(self) -> None:
         """End all transfers now."""
@@ -123,14 +132,18 @@ class Watchdog:
 
     def _run(self) -> None:
         with self._condition:
-            while self._heap:
+            while self._heap or (self._condition.wait(_LINGER) and self._heap):
                 deadline, number, watch = self._heap[0]
+                now = time.monotonic()
                 if watch.over:
                     heapq.heappop(self._heap)
                 elif watch.deadline > deadline:
                     heapq.heapreplace(self._heap, (watch.deadline, number, watch))
-                elif (left := deadline - time.monotonic()) > 0:
-                    self._condition.wait(left)
+                elif deadline > now:
+                    self._condition.wait(deadline - now)
+                elif watch.paused:
+                    # Look again soon; the end of the pause moves the deadline by its length.
+                    heapq.heapreplace(self._heap, (now + 0.1, number, watch))
                 else:
                     heapq.heappop(self._heap)
                     watch.fire()
