@@ -7,7 +7,8 @@ import platform
 import random
 import threading
 import time
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
@@ -16,24 +17,19 @@ from urllib.parse import urlsplit
 import requests
 
 from lazyfs.cas.store import SMALL_LIMIT, Receiver
-from lazyfs.cas.verify import MemorySink
 from lazyfs.config.settings import NetworkSettings
-from lazyfs.errors import (
-    AllMirrorsFailed,
-    ConfigError,
-    FormatError,
-    LazyfsError,
-    NetworkError,
-    ObjectMissing,
-    Timeout,
-)
+from lazyfs.errors import ConfigError, LazyfsError, NetworkError
 from lazyfs.net import geo
-from lazyfs.net.escape import escape_path
-from lazyfs.net.failure import Failure, FailureClass, Plan, Step, pause
-from lazyfs.net.mirrors import HostStatus, MirrorChain
-from lazyfs.net.proxies import DIRECT, ProxyChain, ProxyStatus, parse_groups
+from lazyfs.net.document import Document
+from lazyfs.net.escape import escape_path, redact
+from lazyfs.net.failure import Failure, FailureClass, Step, pause
+from lazyfs.net.geo import GeoQuestion
+from lazyfs.net.proxies import DIRECT, ProxyStatus
+from lazyfs.net.routes import Route, Routes
 from lazyfs.net.session import make_session
+from lazyfs.net.status import NetworkCounters, NetworkStatus
 from lazyfs.net.transfer import Request, attempt
+from lazyfs.net.verdict import Verdict
 from lazyfs.net.watchdog import Watchdog
 
 log = logging.getLogger("lazyfs.net")
@@ -42,41 +38,28 @@ USER_AGENT = f"lazyfs/0.1 (Python {platform.python_version()})"
 
 
 @dataclass(frozen=True, slots=True)
-class NetworkCounters:
-    """What a downloader has done."""
+class _Job:
+    """What one fetch wants."""
 
-    requests: int = 0
-    bytes_received: int = 0
-    seconds: float = 0.0
-    """Time spent in transfers that succeeded, summed over threads."""
-    failures: int = 0
-    """Attempts that failed."""
-    host_switches: int = 0
-    proxy_switches: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class NetworkStatus:
-    """Servers, proxies, timeouts and counters as they stand."""
-
-    hosts: tuple[HostStatus, ...]
-    proxies: ProxyStatus
-    timeout: float
-    timeout_direct: float
-    counters: NetworkCounters
-
-    @property
-    def host(self) -> str:
-        """The active server."""
-        return next(host.url for host in self.hosts if host.active)
+    path: str
+    byte_range: tuple[int, int] | None
+    name: str
+    """For log lines."""
+    no_cache: bool
+    size_limit: int | None
+    deadline: float
 
 
 class Downloader:
     """Fetches from a list of servers through groups of proxies. Safe to use from many threads.
 
-    Every fetch ends: no new attempt begins later than ``settings.deadline`` seconds after it was
-    asked for, connecting and headers of one attempt take at most three timeouts, and a body is
-    given up when it falls below the low-speed limit for one timeout.
+    Every fetch ends. ``settings.deadline`` seconds after it was asked for, all that has not begun
+    to deliver a body is given up: waiting for a free connection, connecting, headers, pauses. A
+    body that flows may go on, but is given up when it falls below the low-speed limit for one
+    timeout (found at the latest after two). Resolving a name is left to the system's resolver and
+    its own bounds. While everything is down, each fetch tries every server once and does not
+    pause, so that readers get their error early and the first fetch after the end of the outage
+    succeeds.
 
     Args:
         settings: Servers, proxies, timeouts.
@@ -93,8 +76,6 @@ class Downloader:
         rng: random.Random | None = None,
         sleep: Callable[[float], object] | None = None,
     ) -> None:
-        if not settings.servers:
-            raise ConfigError("no server is configured", hint="set CVMFS_SERVER_URL or --server")
         self._settings = settings
         self._clock = clock
         self._rng = rng or random.Random()
@@ -103,25 +84,12 @@ class Downloader:
         self._lock = threading.Lock()
         self._slots = threading.BoundedSemaphore(settings.connections)
         self._counters = NetworkCounters()
-        self._mirrors = MirrorChain(
-            settings.servers, reset_after=settings.host_reset_after, clock=clock
-        )
-        self._proxies = self._make_proxies(settings.proxies, settings.fallback_proxies)
+        self._routes = Routes(settings, clock=clock, rng=self._rng)
         self._watchdog = Watchdog()
         self._session: requests.Session = make_session(
             connections=settings.connections,
             user_agent=USER_AGENT,
             system_ca=settings.system_ca,
-        )
-
-    def _make_proxies(self, spec: str, fallback: str) -> ProxyChain:
-        groups, regular = parse_groups(spec, fallback)
-        return ProxyChain(
-            groups,
-            regular,
-            reset_after=self._settings.proxy_reset_after,
-            clock=self._clock,
-            rng=self._rng,
         )
 
     def close(self) -> None:
@@ -160,7 +128,8 @@ class Downloader:
             AllMirrorsFailed: the servers failed otherwise.
             CacheError: the receiver's side failed.
         """
-        self._fetch(path, receiver, byte_range=byte_range, label=label, no_cache=False)
+        deadline = self._clock() + self._settings.deadline
+        self._run(_Job(path, byte_range, label or path, False, None, deadline), receiver)
 
     def fetch_document(
         self, path: str, *, limit: int = SMALL_LIMIT, no_cache: bool = False
@@ -171,62 +140,56 @@ class Downloader:
             FormatError: it is longer than ``limit`` bytes.
             ObjectMissing, NetworkError: as `fetch`.
         """
-        receiver = _Document(path, limit)
-        self._fetch(path, receiver, byte_range=None, label=path, no_cache=no_cache)
+        receiver = Document(path, limit)
+        deadline = self._clock() + self._settings.deadline
+        self._run(_Job(path, None, path, no_cache, limit, deadline), receiver)
         return receiver.getvalue()
 
-    def _fetch(
-        self,
-        path: str,
-        receiver: Receiver,
-        *,
-        byte_range: tuple[int, int] | None,
-        label: str,
-        no_cache: bool,
-    ) -> None:
-        deadline = self._clock() + self._settings.deadline
-        name = label or path
-        with self._lock:
-            plan = Plan(len(self._mirrors), len(self._proxies), self._settings.max_retries)
-            host, proxy = self._mirrors.current, self._proxies.current
-        plan.no_cache = no_cache
-        failures: list[Failure] = []
+    def _run(self, job: _Job, receiver: Receiver) -> None:
+        trip = self._routes.trip(job.path, job.name)
+        verdict = Verdict(job.path)
         while True:
-            url = f"{host}/{escape_path(path)}"
-            request = self._request(url, proxy, byte_range, no_cache=plan.no_cache)
+            request = self._request(job, trip.route, no_cache=job.no_cache or trip.past_caches)
             try:
-                self._attempt(request, receiver, deadline)
+                self._attempt(request, receiver, job.deadline)
             except Failure as failure:
-                failures.append(failure)
-                step = plan.next_step(failure.kind)
-                if step is Step.GIVE_UP or self._closed.is_set() or self._clock() >= deadline:
-                    raise self._final_error(path, url, failures) from failure
-                host, proxy = self._prepare(step, name, host, proxy, failure, plan, deadline)
+                verdict.add(trip.route.host, request.url, failure)
+                step = trip.decide(failure)
+                late = self._clock() >= job.deadline
+                if step is Step.GIVE_UP or late or self._closed.is_set():
+                    raise self._give_up(job, verdict, late=late) from failure
+                if step is Step.REPEAT:
+                    self._back_off(trip.retries, job.deadline)
+                trip.go(step, failure)
             else:
+                self._routes.outage = False
                 return
 
-    def _request(
-        self, url: str, proxy: str, byte_range: tuple[int, int] | None, *, no_cache: bool
-    ) -> Request:
+    def _request(self, job: _Job, route: Route, *, no_cache: bool) -> Request:
         settings = self._settings
+        proxy = route.effective_proxy
         return Request(
-            url,
+            f"{route.host}/{escape_path(job.path)}",
             proxy,
-            byte_range,
+            job.byte_range,
             no_cache,
             settings.timeout_direct if proxy == DIRECT else settings.timeout,
             settings.low_speed_limit,
             settings.follow_redirects,
+            size_limit=job.size_limit,
         )
 
     def _attempt(self, request: Request, receiver: Receiver, deadline: float) -> None:
-        if self._closed.is_set():
-            raise Failure(FailureClass.HOST_CONNECTION, "the downloader is closed")
         if not self._slots.acquire(timeout=max(0.0, deadline - self._clock())):
             raise Failure(FailureClass.HOST_SLOW, "all connections were busy")
-        start = self._clock()
         try:
-            received = attempt(self._session, self._watchdog, request, receiver)
+            if self._closed.is_set():
+                raise Failure(FailureClass.HOST_CONNECTION, "the downloader is closed")
+            start = self._clock()
+            if start >= deadline:
+                raise Failure(FailureClass.HOST_SLOW, "no time was left")
+            patient = replace(request, patience=deadline - start)
+            received = attempt(self._session, self._watchdog, patient, receiver)
         except Failure:
             self._count(requests=1, failures=1)
             raise
@@ -234,52 +197,17 @@ class Downloader:
             self._slots.release()
         self._count(requests=1, bytes_received=received, seconds=self._clock() - start)
 
-    def _prepare(
-        self,
-        step: Step,
-        name: str,
-        host: str,
-        proxy: str,
-        failure: Failure,
-        plan: Plan,
-        deadline: float,
-    ) -> tuple[str, str]:
-        """Do what comes before the next attempt; the server and proxy to use for it."""
-        if step is Step.REPEAT:
-            settings = self._settings
-            wait = pause(plan.retries, settings.backoff_init, settings.backoff_max, self._rng)
-            self._sleep(min(wait, max(0.0, deadline - self._clock())))
-        elif step is Step.NEXT_HOST:
-            with self._lock:
-                new = self._mirrors.switch_from(host)
-                if failure.kind.of_proxy:
-                    self._proxies.reset()
-                    proxy = self._proxies.current
-            self._count(host_switches=1)
-            log.warning("switching server from %s to %s: %s (%s)", host, new, failure, name)
-            return new, proxy
-        elif step is Step.NEXT_PROXY:
-            with self._lock:
-                new = self._proxies.switch_from(proxy)
-            self._count(proxy_switches=1)
-            log.warning("switching proxy from %s to %s: %s (%s)", proxy, new, failure, name)
-            return host, new
-        elif step is Step.REPEAT_NO_CACHE:
-            log.warning("repeating past caches: %s (%s)", failure, name)
-        return host, proxy
+    def _back_off(self, repetition: int, deadline: float) -> None:
+        settings = self._settings
+        wait = pause(repetition, settings.backoff_init, settings.backoff_max, self._rng)
+        self._sleep(min(wait, max(0.0, deadline - self._clock())))
 
-    def _final_error(self, path: str, url: str, failures: list[Failure]) -> LazyfsError:
+    def _give_up(self, job: _Job, verdict: Verdict, *, late: bool) -> LazyfsError:
         if self._closed.is_set():
-            return NetworkError("the transfer was ended", object=path, url=url)
-        for failure in reversed(failures):
-            if isinstance(failure.cause, LazyfsError):
-                return failure.cause
-        if all(failure.status == 404 for failure in failures):
-            return ObjectMissing("no server has it", object=path, url=url)
-        reasons = "; ".join(dict.fromkeys(str(failure) for failure in failures))
-        slow = (FailureClass.HOST_SLOW, FailureClass.PROXY_SLOW)
-        kind = Timeout if all(f.kind in slow for f in failures) else AllMirrorsFailed
-        return kind(f"cannot fetch: {reasons}", object=path, url=url)
+            return NetworkError("the transfer was ended: the downloader is closed", object=job.path)
+        error = verdict.error(late=late)
+        self._routes.outage = isinstance(error, NetworkError)
+        return error
 
     def _count(self, **more: float) -> None:
         with self._lock:
@@ -292,80 +220,89 @@ class Downloader:
 
     def status(self) -> NetworkStatus:
         """A snapshot; never waits for the network."""
+        hosts, proxies = self._routes.status()
         with self._lock:
-            return NetworkStatus(
-                self._mirrors.status(),
-                self._proxies.status(),
-                self._settings.timeout,
-                self._settings.timeout_direct,
+            counters = replace(
                 self._counters,
+                host_switches=self._routes.host_switches,
+                proxy_switches=self._routes.proxy_switches,
             )
+        settings = self._settings
+        return NetworkStatus(hosts, proxies, settings.timeout, settings.timeout_direct, counters)
 
     def switch_host(self) -> None:
         """Go to the next server."""
-        with self._lock:
-            self._mirrors.switch_from(self._mirrors.current)
+        self._routes.switch_host()
 
-    def set_hosts(self, urls: list[str]) -> None:
+    def set_hosts(self, urls: Sequence[str]) -> None:
         """Use other servers from now on.
 
         Raises:
-            ConfigError: there is none.
+            ConfigError: there is none, or one is no URL.
         """
-        if not urls:
-            raise ConfigError("no server is given", hint="give URLs separated by ';'")
-        with self._lock:
-            self._mirrors.replace(urls)
+        self._routes.set_hosts(urls)
 
     def probe_hosts(self) -> None:
         """Measure every server twice and put the fastest first."""
-        urls = self._mirrors.urls
-        measured: dict[str, float | None] = {url: self._probe(url) for url in urls}
-        with self._lock:
-            self._mirrors.sort_by_probe(measured)
+        hosts, _ = self._routes.status()
+        self._routes.probed({host.url: self._probe(host.url) for host in hosts})
 
     def _probe(self, url: str) -> float | None:
         times = []
-        with self._lock:
-            proxy = self._proxies.current
         for _ in range(2):
             start = self._clock()
-            request = self._request(f"{url}/.cvmfspublished", proxy, None, no_cache=False)
             try:
-                attempt(self._session, self._watchdog, request, _Document("probe", SMALL_LIMIT))
+                self._ask(url, ".cvmfspublished")
             except Failure:
                 return None
             times.append(self._clock() - start)
         return min(times)
 
+    def _ask(self, host: str, path: str) -> bytes:
+        """A document from just this server, in one attempt.
+
+        Raises:
+            Failure: it did not work.
+        """
+        route = Route(host, self._routes.status()[1].current)
+        deadline = self._clock() + self._settings.deadline
+        receiver = Document(path, SMALL_LIMIT)
+        job = _Job(path, None, path, False, SMALL_LIMIT, deadline)
+        self._attempt(self._request(job, route, no_cache=False), receiver, deadline)
+        return receiver.getvalue()
+
     def geo_sort(self) -> bool:
-        """Order the servers by what the Geo API says; False if no server gave a valid answer."""
-        urls = self._mirrors.urls
-        names = geo.geo_names(urls)
-        if len(names) < 2:
+        """Order servers and fallback proxies by what the Geo API says.
+
+        Returns:
+            False if there was nothing to order, or no server gave a valid answer.
+        """
+        hosts, proxies = self._routes.status()
+        urls = tuple(host.url for host in hosts)
+        regular = proxies.first_fallback_group
+        question = GeoQuestion(urls, proxies.groups[regular:], by_proxies=regular == 0)
+        if not question.worthwhile:
             return False
-        with self._lock:
-            proxy = self._proxies.current
-        proxy_host = "" if proxy == DIRECT else urlsplit(proxy).hostname
-        path = geo.geo_path(self._settings.proxy_template or proxy_host or "direct", names)
-        for url in self._rng.sample(list(urls), min(len(urls), geo.MAX_ASKED)):
-            receiver = _Document(path, SMALL_LIMIT)
-            request = self._request(f"{url}/{path}", proxy, None, no_cache=False)
+        path = question.path(self._geo_origin(proxies))
+        for url in self._rng.sample(urls, min(len(urls), geo.MAX_ASKED)):
             try:
-                attempt(self._session, self._watchdog, request, receiver)
+                nearest = geo.parse_reply(self._ask(url, path), len(question.names()))
             except Failure as failure:
-                log.info("no geographic order from %s: %s", url, failure)
+                log.info("no geographic order from %s: %s", redact(url), failure)
                 continue
-            nearest = geo.parse_reply(receiver.getvalue(), len(names))
             if nearest is not None:
-                self._apply_order(geo.order_urls(urls, names, nearest))
+                self._routes.geo_sorted(*question.apply(nearest), proxies)
                 return True
+            log.info("no geographic order from %s: the answer is no permutation", redact(url))
         return False
 
-    def _apply_order(self, order: list[int]) -> None:
-        kept = order[: self._settings.max_servers] if self._settings.max_servers else order
-        with self._lock:
-            self._mirrors.sort_by_geo(kept)
+    def _geo_origin(self, proxies: ProxyStatus) -> str:
+        if self._settings.proxy_template:
+            return self._settings.proxy_template
+        regular = proxies.current_group < proxies.first_fallback_group
+        host = urlsplit(proxies.current).hostname if regular else None
+        # A name that nobody can resolve stands for the address that the request comes from.
+        return host or str(uuid.UUID(int=self._rng.getrandbits(128), version=4))
 
     def set_proxies(self, spec: str, fallback: str = "") -> None:
         """Use other proxies from now on.
@@ -373,19 +310,15 @@ class Downloader:
         Raises:
             ConfigError: the specification has no usable proxy.
         """
-        chain = self._make_proxies(spec, fallback)
-        with self._lock:
-            self._proxies = chain
+        self._routes.set_proxies(spec, fallback)
 
     def switch_proxy_group(self) -> None:
         """Go to the next proxy group."""
-        with self._lock:
-            self._proxies.next_group()
+        self._routes.switch_proxy_group()
 
     def rebalance_proxies(self) -> None:
         """Choose again within the current proxy group."""
-        with self._lock:
-            self._proxies.rebalance()
+        self._routes.rebalance_proxies()
 
     def set_timeouts(self, proxy: float, direct: float) -> None:
         """Set both timeouts, in seconds.
@@ -396,26 +329,3 @@ class Downloader:
         if proxy <= 0 or direct <= 0:
             raise ConfigError("timeouts must be positive")
         self._settings = replace(self._settings, timeout=proxy, timeout_direct=direct)
-
-
-class _Document(MemorySink):
-    """A receiver for a small document that no digest names."""
-
-    def __init__(self, name: str, limit: int) -> None:
-        super().__init__()
-        self._name = name
-        self._limit = limit
-        self._left = limit
-
-    def restart(self) -> None:
-        super().restart()
-        self._left = self._limit
-
-    def write(self, data: bytes) -> None:
-        self._left -= len(data)
-        if self._left < 0:
-            raise FormatError(f"longer than {self._limit} bytes", object=self._name)
-        super().write(data)
-
-    def finish(self) -> None:
-        return

@@ -6,6 +6,8 @@ import enum
 import random
 from dataclasses import dataclass
 
+from lazyfs.errors import FormatError, VerificationError
+
 
 class FailureClass(enum.Enum):
     """Why an attempt failed; proxy and host are told apart because they are replaced apart."""
@@ -30,6 +32,11 @@ class FailureClass(enum.Enum):
         """Whether the same URL may work a moment later."""
         return self.name.endswith(("CONNECTION", "SLOW", "SHORT"))
 
+    @property
+    def slow(self) -> bool:
+        """Whether it took too long."""
+        return self.name.endswith("SLOW")
+
 
 class Step(enum.Enum):
     """What to do next."""
@@ -48,7 +55,7 @@ class Failure(Exception):
         kind: What went wrong.
         reason: For people.
         status: The HTTP status, where one came.
-        cause: The error that is raised if nothing else works.
+        cause: What the receiver said about the bytes, for `FailureClass.BAD_DATA`.
     """
 
     def __init__(
@@ -57,11 +64,12 @@ class Failure(Exception):
         reason: str,
         *,
         status: int | None = None,
-        cause: Exception | None = None,
+        cause: FormatError | VerificationError | None = None,
     ) -> None:
-        super().__init__(f"{kind.value}: {reason}")
+        # A server's words may hold anything; a log line has to stay one line.
+        self.reason = "".join(char if char.isprintable() else "?" for char in reason)
+        super().__init__(f"{kind.value}: {self.reason}")
         self.kind = kind
-        self.reason = reason
         self.status = status
         self.cause = cause
 
@@ -76,18 +84,19 @@ class Plan:
     retries: int = 0
     hosts_used: int = 1
     proxies_used: int = 1
-    no_cache: bool = False
+    past_caches: bool = False
+    """Whether the last attempt was a repetition that asked caches for a fresh copy."""
 
     def next_step(self, kind: FailureClass) -> Step:
         """What to do after a failure; counts it."""
-        if kind is FailureClass.BAD_DATA and not self.no_cache:
-            self.no_cache = True
+        if kind is FailureClass.BAD_DATA and not self.past_caches:
+            self.past_caches = True
             return Step.REPEAT_NO_CACHE
-        if kind.may_repeat and self.retries < self.max_retries and not self.no_cache:
+        if kind.may_repeat and self.retries < self.max_retries and not self.past_caches:
             self.retries += 1
             return Step.REPEAT
         self.retries = 0
-        self.no_cache = False
+        self.past_caches = False
         if kind.of_proxy and self.proxies_used < self.proxies:
             self.proxies_used += 1
             return Step.NEXT_PROXY

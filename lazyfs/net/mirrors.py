@@ -2,8 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from lazyfs.errors import ConfigError
+
+SCHEMES = frozenset({"http", "https", "file"})
+
+
+def check_server(url: str) -> str:
+    """The base URL without trailing slashes.
+
+    Raises:
+        ConfigError: it is not an ``http://``, ``https://`` or ``file://`` URL.
+    """
+    url = url.strip().rstrip("/")
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in SCHEMES and bool(parts.hostname or parts.scheme == "file")
+        _ = parts.port
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ConfigError(f"not a server: {url!r}", hint="use http://, https:// or file:// URLs")
+    return url
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,19 +79,32 @@ class MirrorChain:
         return self._urls[self._index]
 
     def replace(self, urls: Iterable[str]) -> None:
-        """Other servers, beginning with the first."""
-        self._urls = tuple(url.rstrip("/") for url in urls)
+        """Other servers, beginning with the first.
+
+        Raises:
+            ConfigError: there is none, or one is not a URL that can be used.
+        """
+        checked = tuple(dict.fromkeys(check_server(url) for url in urls))
+        if not checked:
+            raise ConfigError("no server is configured", hint="set CVMFS_SERVER_URL or --server")
+        self._urls = checked
         self._index = 0
         self._left_at = None
         self._probes = {}
         self._geo_sorted = False
 
-    def switch_from(self, failed: str) -> str:
-        """The server to use after ``failed``; switches once, however many transfers say so."""
+    def switch_from(self, failed: str, tried: Collection[str] = ()) -> str:
+        """The server to use after ``failed``; switches once, however many transfers say so.
+
+        Args:
+            failed: What did not work.
+            tried: Servers that the asking transfer has behind it.
+        """
         if failed == self._urls[self._index]:
             self._index = (self._index + 1) % len(self._urls)
             self._left_at = self._clock() if self._index else None
-        return self._urls[self._index]
+        order = self._urls[self._index :] + self._urls[: self._index]
+        return next((url for url in order if url not in tried), order[0])
 
     def sort_by_probe(self, seconds: dict[str, float | None]) -> None:
         """Fastest first; what gave None is down and comes last."""
@@ -81,9 +117,9 @@ class MirrorChain:
         self.replace(sorted(self._urls, key=rank))
         self._probes = dict(seconds)
 
-    def sort_by_geo(self, order: list[int]) -> None:
-        """Put the servers in ``order`` (indices into `urls`), nearest first."""
-        self.replace([self._urls[index] for index in order])
+    def sort_by_geo(self, order: Iterable[str]) -> None:
+        """Use these servers, nearest first."""
+        self.replace(order)
         self._geo_sorted = True
 
     def status(self) -> tuple[HostStatus, ...]:

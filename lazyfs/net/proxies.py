@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from lazyfs.errors import ConfigError
+from lazyfs.net.sharding import HashRing, shard_key
 
 DIRECT = "DIRECT"
 """The word for "no proxy"; only in capitals."""
+
+AUTO = "auto"
+"""Stands for what the environment names; the discovery through WPAD is not implemented."""
 
 Groups = tuple[tuple[str, ...], ...]
 
@@ -46,21 +50,18 @@ def parse_groups(
 def _split(spec: str, environ: Mapping[str, str]) -> Groups:
     groups = []
     for part in spec.split(";"):
-        members = tuple(
-            _normal(member, environ) for raw in part.split("|") if (member := raw.strip())
-        )
+        names = [raw.strip() for raw in part.split("|")]
+        # What is to be discovered but cannot be is left out: it must not turn into "no proxy".
+        names = [environ.get("http_proxy", "") if name == AUTO else name for name in names]
+        members = tuple(dict.fromkeys(_normal(name) for name in names if name))
         if members:
             groups.append(members)
     return tuple(groups)
 
 
-def _normal(member: str, environ: Mapping[str, str]) -> str:
+def _normal(member: str) -> str:
     if member == DIRECT:
         return DIRECT
-    if member == "auto":
-        member = environ.get("http_proxy", "")
-        if not member:
-            return DIRECT
     url = member if "://" in member else f"http://{member}"
     try:
         parts = urlsplit(url)
@@ -70,7 +71,7 @@ def _normal(member: str, environ: Mapping[str, str]) -> str:
         usable = False
     if not usable:
         raise ConfigError(f"not a proxy: {member!r}", hint="write http://HOST:PORT or DIRECT")
-    return url
+    return url.rstrip("/")
 
 
 def _without_direct(groups: Groups) -> Groups:
@@ -97,6 +98,7 @@ class ProxyChain:
         reset_after: Seconds after leaving the first group until it is tried again; 0: never.
         clock: Seconds, monotonic.
         rng: Chooses within a group.
+        shard: Let the object decide which member of the group it is fetched through.
     """
 
     def __init__(
@@ -107,12 +109,14 @@ class ProxyChain:
         reset_after: float,
         clock: Callable[[], float],
         rng: random.Random,
+        shard: bool = False,
     ) -> None:
         self._groups = groups
         self._regular = regular
         self._reset_after = reset_after
         self._clock = clock
         self._rng = rng
+        self._shard = shard
         self._left_at: float | None = None
         self._group = 0
         self._burned: set[str] = set()
@@ -141,18 +145,36 @@ class ProxyChain:
         self._burned.clear()
         self._current = self._rng.choice(self._groups[self._group])
 
-    def switch_from(self, failed: str) -> str:
-        """The proxy to use after ``failed``; switches once, however many transfers say so."""
-        if failed != self._current:
-            return self._current
-        self._burned.add(failed)
-        left = [m for m in self._groups[self._group] if m not in self._burned]
-        if left:
-            self._current = self._rng.choice(left)
-            self._left_at = self._left_at or self._clock()
-        else:
+    def pick(self, path: str) -> str:
+        """The proxy to fetch ``path`` through."""
+        current = self.current
+        return HashRing(self._usable()).pick(shard_key(path)) if self._shard else current
+
+    def switch_from(self, failed: str, tried: Collection[str] = (), *, path: str = "") -> str:
+        """The proxy to use after ``failed``; switches once, however many transfers say so.
+
+        Args:
+            failed: What did not work; it is set aside within its group.
+            tried: Proxies that the asking transfer has behind it.
+            path: What is fetched.
+        """
+        left = [member for member in self._usable() if member != failed]
+        if not left:
             self.next_group()
-        return self._current
+        elif failed in self._usable():
+            self._burned.add(failed)
+            self._left_at = self._clock() if self._left_at is None else self._left_at
+            if failed == self._current:
+                self._current = self._rng.choice(left)
+        choice = self.pick(path)
+        if choice not in tried:
+            return choice
+        later = self._groups[self._group :] + self._groups[: self._group]
+        others = (*self._usable(), *(member for group in later for member in group))
+        return next((member for member in others if member not in tried), choice)
+
+    def _usable(self) -> tuple[str, ...]:
+        return tuple(m for m in self._groups[self._group] if m not in self._burned)
 
     def next_group(self) -> None:
         """Go to the next group, after the last to the first."""
