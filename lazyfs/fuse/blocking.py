@@ -14,10 +14,16 @@ DISK_THREADS = 8
 """Reads of the cache in parallel; more only queue in the disk."""
 
 NETWORK_THREADS = 64
-"""Requests that wait for servers in parallel; the downloader bounds the transfers themselves."""
+"""Fetches of file content in parallel; the downloader bounds the transfers themselves."""
+
+CATALOG_THREADS = 32
+"""Requests that wait for catalogs, so that stuck readers of files do not stop ``ls``."""
 
 CONTROL_THREADS = 4
 """Status and housekeeping, so that they answer while all else waits."""
+
+KERNEL_THREADS = 1
+"""Notifications to the kernel, which may wait for requests that are being served."""
 
 
 class Workers:
@@ -26,7 +32,9 @@ class Workers:
     def __init__(self) -> None:
         self.disk = trio.CapacityLimiter(DISK_THREADS)
         self.network = trio.CapacityLimiter(NETWORK_THREADS)
+        self.catalogs = trio.CapacityLimiter(CATALOG_THREADS)
         self.control = trio.CapacityLimiter(CONTROL_THREADS)
+        self.kernel = trio.CapacityLimiter(KERNEL_THREADS)
 
 
 async def run_blocking(

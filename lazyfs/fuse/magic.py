@@ -5,6 +5,7 @@ Source: upstream ``magic_xattr.cc``. Values are computed when asked for, in a wo
 
 from __future__ import annotations
 
+import io
 import os
 import resource
 import time
@@ -52,9 +53,10 @@ class MagicXattrs:
         self._protected = frozenset(os.fsencode(n) for n in filesystem.settings.protected_xattrs)
         self._gids = frozenset((0, *filesystem.settings.privileged_gids))
 
-    def knows(self, raw: bytes) -> bool:
-        """Whether the name, page and all, is magic."""
-        return parse_name(raw).name in PROVIDERS
+    def knows(self, raw: bytes, node: Node) -> bool:
+        """Whether the name, page and all, is magic for a node."""
+        applies = APPLIES.get(parse_name(raw).name)
+        return applies is not None and applies(node)
 
     def may_read(self, raw: bytes, gid: int) -> bool:
         """Whether a process of that group may read it."""
@@ -68,7 +70,7 @@ class MagicXattrs:
             value = select(value, wanted)
         return None if value is None else value.encode(errors="surrogateescape")
 
-    def listed(self, node: Node, revision: Revision) -> list[bytes]:
+    def listed(self, node: Node) -> list[bytes]:
         """The names to list for a node."""
         visibility = self._filesystem.settings.xattr_visibility
         if visibility is XattrVisibility.NEVER or (
@@ -82,10 +84,8 @@ class MagicXattrs:
 
 
 def _expires(subject: Subject) -> str:
-    filesystem = subject.filesystem
-    if filesystem.repository.settings.revision.is_fixed:
-        return "never (fixed root catalog)"
-    return str(max(0, int((filesystem.next_refresh - time.time()) // 60)))
+    left = subject.filesystem.expires_in()
+    return "never (fixed root catalog)" if left is None else str(int(left // 60))
 
 
 def _host_list(subject: Subject) -> str:
@@ -145,19 +145,18 @@ def _metainfo(subject: Subject) -> list[str]:
 
 
 def _repo_counters(subject: Subject) -> list[str]:
-    revision = subject.revision
-    return _counter_lines(revision.root_hash, b"", revision.counters())
+    return _counter_lines(subject.revision.counters())
 
 
 def _catalog_counters(subject: Subject) -> list[str]:
     info = subject.revision.catalog_info(subject.node.path)
-    return _counter_lines(info.digest, info.mountpoint, info.counters)
+    where = info.mountpoint.decode(errors="surrogateescape")
+    head = [f"catalog_hash: {info.digest}\n", f"catalog_mountpoint: {where}\n"]
+    return head + _counter_lines(info.counters)
 
 
-def _counter_lines(digest: object, mountpoint: bytes, counters: dict[str, int]) -> list[str]:
-    where = mountpoint.decode(errors="surrogateescape")
-    head = [f"catalog_hash: {digest}\n", f"catalog_mountpoint: {where}\n"]
-    return head + [f"{name},{value}\n" for name, value in sorted(counters.items())]
+def _counter_lines(counters: dict[str, int]) -> list[str]:
+    return [f"{name},{value}\n" for name, value in sorted(counters.items())]
 
 
 # --- of a file ---------------------------------------------------------------------------------
@@ -171,6 +170,10 @@ def _local_hash(subject: Subject) -> str | None:
     node = subject.node
     if node.digest is None:
         return None
+    # Upstream compresses whatever the codec, so for uncompressed objects this is not the hash.
+    algorithm, codec = node.digest.algorithm, Codec.ZLIB
+    if not node.size:
+        return str(recompute(io.BytesIO(), algorithm, codec))
     handle = subject.filesystem.repository.store.peek(
         ObjectRef(node.digest, codec=node.codec, size=node.size)
     )
@@ -178,7 +181,7 @@ def _local_hash(subject: Subject) -> str | None:
         return "Not in cache"
     with handle, os.fdopen(os.dup(handle.fileno()), "rb") as file:
         file.seek(0)
-        return str(recompute(file, node.digest.algorithm, node.codec))
+        return str(recompute(file, algorithm, codec))
 
 
 def _chunks(subject: Subject) -> str | None:
@@ -263,7 +266,7 @@ PROVIDERS: dict[bytes, Provider] = {
     b"user.nioerr": lambda s: str(s.filesystem.statistics.errors),
     b"user.timestamp_last_ioerr": lambda s: str(s.filesystem.statistics.last_error),
     b"user.ncleanup24": lambda s: str(s.filesystem.repository.cache.cleanups_last_day()),
-    b"user.inode_max": lambda s: str(s.filesystem.nodes.max_id),
+    b"user.inode_max": lambda s: str(s.filesystem.nodes.highest),
     b"user.pid": lambda s: str(os.getpid()),
     b"user.uptime": lambda s: str(int((time.time() - s.filesystem.statistics.started) // 60)),
     b"user.version": lambda s: EMULATED_VERSION,
@@ -287,5 +290,12 @@ _KIND: dict[bytes, Callable[[Node], bool]] = {
     b"xfsroot.rawlink": lambda n: n.is_symlink,
 }
 
-APPLIES = {name: _KIND.get(name, lambda node: True) for name in PROVIDERS}
+
+def _anywhere(node: Node) -> bool:
+    return True
+
+
+APPLIES: dict[bytes, Callable[[Node], bool]] = {
+    name: _KIND.get(name, _anywhere) for name in PROVIDERS
+}
 """Whether a node has the attribute."""

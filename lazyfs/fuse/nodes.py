@@ -1,123 +1,222 @@
-"""`NodeTable`: which nodeids the kernel knows, and what they stand for."""
+"""`NodeTable`: the nodes that the kernel remembers."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable
+from collections.abc import Mapping
 
+from lazyfs.fuse.identity import ROOT_ID, is_same, node_id
+from lazyfs.fuse.lease import Lease
 from lazyfs.repository.node import Node
-from lazyfs.repository.revision import Revision
-
-ROOT_ID = 1
-"""The kernel's nodeid of the root; it never changes."""
-
-MAX_NEGATIVE = 100_000
-"""Missing names remembered so that they can be invalidated; beyond, they are not cached."""
 
 
-class Record:
-    """One nodeid.
+class Known:
+    """A node that the kernel may ask about by its number."""
 
-    It is made when the kernel first hears of a node, and lives until the kernel forgets it, also
-    when the path has long become something else.
-    """
+    __slots__ = ("aliases", "lease", "lookups", "node", "nodeid", "stale")
 
-    __slots__ = ("lookups", "node", "nodeid", "reply", "revision")
-
-    def __init__(self, nodeid: int, node: Node, revision: Revision) -> None:
+    def __init__(self, nodeid: int, node: Node) -> None:
         self.nodeid = nodeid
         self.node = node
-        self.revision = revision
         self.lookups = 0
-        """How often the kernel was told; it forgets by such counts."""
-        self.reply: object = None
-        """The transport's prepared attributes."""
+        self.lease: Lease | None = None
+        """The revision it belongs to, if that is no longer the current one. It then goes on
+        showing what it showed, to those who still hold it."""
+        self.stale = False
+        """A directory that must be looked up again before it is used."""
+        self.aliases: set[bytes] | None = None
+        """Paths by which the kernel knows it, for hard links alone."""
+
+    @property
+    def paths(self) -> tuple[bytes, ...]:
+        """All paths by which the kernel knows it."""
+        return tuple(self.aliases) if self.aliases else (self.node.path,)
+
+    def __repr__(self) -> str:
+        state = " stale" if self.stale else " superseded" if self.lease else ""
+        return f"<Known {self.nodeid} {self.node.path!r} x{self.lookups}{state}>"
 
 
 class NodeTable:
-    """Records by nodeid, by path and by hard-link group. Used by the event loop alone."""
+    """Finds nodes by number, and the current revision's by path.
 
-    def __init__(self, root: Node, revision: Revision) -> None:
-        self._numbers = itertools.count(ROOT_ID + 1)
-        self.root = Record(ROOT_ID, root, revision)
-        self._by_id: dict[int, Record] = {ROOT_ID: self.root}
-        self._by_path: dict[bytes, Record] = {b"": self.root}
-        self._by_group: dict[tuple[bytes, int], Record] = {}
-        self._negative: set[tuple[int, bytes]] = set()
+    Touched by the event loop alone: its methods never wait, so what one of them does is seen whole.
+    """
+
+    def __init__(self, root: Node) -> None:
+        self._by_id: dict[int, Known] = {}
+        self._by_path: dict[bytes, Known] = {}
+        self._groups: dict[tuple[bytes, int], Known] = {}
+        self.highest = ROOT_ID
+        self._add(root).lookups = 1
 
     def __len__(self) -> int:
         return len(self._by_id)
 
-    def get(self, nodeid: int) -> Record | None:
-        """The record of a nodeid."""
+    @property
+    def root(self) -> Known:
+        """The root directory; never forgotten."""
+        return self._by_id[ROOT_ID]
+
+    def get(self, nodeid: int) -> Known | None:
+        """The node with that number, of whatever revision."""
         return self._by_id.get(nodeid)
 
-    def at(self, path: bytes) -> Record | None:
-        """The record of a path of the current revision."""
+    def at(self, path: bytes) -> Known | None:
+        """The current revision's node at ``path``, if the kernel remembers it."""
         return self._by_path.get(path)
 
-    def paths(self) -> dict[bytes, Record]:
-        """A copy of all paths the kernel knows of the current revision."""
-        return dict(self._by_path)
+    # --- remembering -----------------------------------------------------------------------
 
-    @property
-    def max_id(self) -> int:
-        """The highest nodeid handed out."""
-        return max(self._by_id)
-
-    def add(self, node: Node, revision: Revision) -> Record:
-        """The record for a node, made if need be; members of a hard-link group share one."""
-        record = self._by_path.get(node.path)
-        if record is not None:
-            return record
-        group = (node.catalog, node.hardlink_group)
-        record = self._by_group.get(group) if node.hardlink_group else None
-        if record is None:
-            record = Record(next(self._numbers), node, revision)
-            self._by_id[record.nodeid] = record
-            if node.hardlink_group:
-                self._by_group[group] = record
-            self._by_path[node.path] = record
-        return record
-
-    def forget(self, nodeid: int, count: int) -> None:
-        """The kernel takes back ``count`` lookups."""
-        record = self._by_id.get(nodeid)
-        if record is None or nodeid == ROOT_ID:
-            return
-        record.lookups -= count
-        if record.lookups <= 0:
-            del self._by_id[nodeid]
-            self._detach(record)
-
-    def _detach(self, record: Record) -> None:
-        node = record.node
-        if self._by_path.get(node.path) is record:
-            del self._by_path[node.path]
-        group = (node.catalog, node.hardlink_group)
-        if self._by_group.get(group) is record:
-            del self._by_group[group]
-
-    def detach(self, record: Record) -> None:
-        """The record's path now stands for something else; the nodeid lives on."""
-        self._detach(record)
-
-    def replace(self, record: Record, node: Node, revision: Revision) -> None:
-        """The nodeid now stands for ``node`` at the same path."""
-        self._detach(record)
-        record.node, record.revision, record.reply = node, revision, None
-        self._by_path[node.path] = record
+    def remember(self, node: Node) -> Known:
+        """The entry for a node of the current revision; not counted yet, see `count`."""
+        known = self._by_path.get(node.path)
+        if known is not None:
+            return known
         if node.hardlink_group:
-            self._by_group[node.catalog, node.hardlink_group] = record
+            return self._remember_link(node)
+        return self._revive(node) or self._add(node)
 
-    def note_negative(self, parent: int, name: bytes) -> bool:
-        """Remember that the kernel will cache a missing name; False if it had better not."""
-        if len(self._negative) >= MAX_NEGATIVE:
-            return False
-        self._negative.add((parent, name))
+    def remember_old(self, node: Node, lease: Lease) -> Known:
+        """The entry for a node of a superseded revision; not counted yet."""
+        known = self._by_path.get(node.path)
+        if node.is_dir and known is None:
+            known = self._by_id.get(node_id(node))
+        if known is not None and _is_certainly_same(known.node, node):
+            return known
+        return self._add_old(node, lease)
+
+    def count(self, known: Known) -> None:
+        """The kernel was told of the entry once more."""
+        known.lookups += 1
+
+    def forget(self, nodeid: int, times: int) -> None:
+        """The kernel forgot ``times`` of the times that it was told."""
+        known = self._by_id.get(nodeid)
+        if known is None or nodeid == ROOT_ID:
+            return
+        known.lookups -= times
+        self.discard(known)
+
+    def discard(self, known: Known) -> None:
+        """Drop an entry that the kernel does not know (any more)."""
+        if known.lookups > 0 or known.nodeid == ROOT_ID:
+            return
+        del self._by_id[known.nodeid]
+        self._unlist(known)
+        if known.lease is not None:
+            known.lease.release()
+            known.lease = None
+
+    def _add(self, node: Node) -> Known:
+        known = Known(self._free_id(node), node)
+        self._by_id[known.nodeid] = known
+        self._by_path[node.path] = known
+        return known
+
+    def _add_old(self, node: Node, lease: Lease) -> Known:
+        known = Known(self._free_id(node), node)
+        self._by_id[known.nodeid] = known
+        if node.is_dir:
+            known.stale = True
+        else:
+            known.lease = lease.acquire()
+        return known
+
+    def _free_id(self, node: Node) -> int:
+        nodeid = node_id(node)
+        while nodeid in self._by_id:
+            nodeid += 1
+        self.highest = max(self.highest, nodeid)
+        return nodeid
+
+    def _revive(self, node: Node) -> Known | None:
+        """An entry that was put aside at a refresh and turns out to be right after all."""
+        known = self._by_id.get(node_id(node))
+        if known is None or known.node.path != node.path:
+            return None
+        if known.stale and node.is_dir:
+            known.stale = False
+        elif known.lease is not None and _is_certainly_same(known.node, node):
+            known.lease.release()
+            known.lease = None
+        else:
+            return None
+        known.node = node
+        self._by_path[node.path] = known
+        return known
+
+    def _remember_link(self, node: Node) -> Known:
+        """All members of a hard-link group are one entry."""
+        key = (node.catalog, node.hardlink_group)
+        known = self._groups.get(key)
+        if known is None:
+            known = self._groups[key] = self._add(node)
+            known.aliases = {node.path}
+        elif known.aliases is None or not is_same(known.node, node):
+            # A catalog whose groups hold different files is wrong; each then shows itself.
+            return self._add(node)
+        else:
+            known.aliases.add(node.path)
+            self._by_path[node.path] = known
+        return known
+
+    def _unlist(self, known: Known) -> None:
+        for path in known.paths:
+            if self._by_path.get(path) is known:
+                del self._by_path[path]
+        node = known.node
+        if node.hardlink_group:
+            key = (node.catalog, node.hardlink_group)
+            if self._groups.get(key) is known:
+                del self._groups[key]
+
+    # --- another revision ------------------------------------------------------------------
+
+    def current(self) -> list[Known]:
+        """All entries of the current revision."""
+        return [known for known in self._by_id.values() if known.lease is None and not known.stale]
+
+    def apply(self, kept: Mapping[int, Node], old: Lease) -> None:
+        """Go to another revision.
+
+        Args:
+            kept: By number, the new revision's nodes of entries that stay: what is unchanged, and
+                directories. All other files go on showing ``old``, all other directories are
+                looked up again when they are used.
+            old: The revision that is left.
+        """
+        self._groups.clear()
+        for known in self.current():
+            node = kept.get(known.nodeid)
+            if node is None or not self._keep(known, node):
+                self._set_aside(known, old)
+
+    def _keep(self, known: Known, node: Node) -> bool:
+        if node.hardlink_group:
+            key = (node.catalog, node.hardlink_group)
+            if self._groups.setdefault(key, known) is not known:
+                return False
+        known.node = node
         return True
 
-    def take_negative(self) -> Iterable[tuple[int, bytes]]:
-        """All missing names the kernel may have cached, which are then forgotten here."""
-        names, self._negative = self._negative, set()
-        return names
+    def _set_aside(self, known: Known, old: Lease) -> None:
+        self._unlist(known)
+        if known.node.is_dir:
+            known.stale = True
+        else:
+            known.lease = old.acquire()
+
+    def renew(self, known: Known, node: Node) -> None:
+        """A stale directory was looked up: it is still there."""
+        known.node = node
+        known.stale = False
+        self._by_path[node.path] = known
+
+
+def _is_certainly_same(old: Node, new: Node) -> bool:
+    """Whether two nodes show the same, without looking at chunks and attributes."""
+    if old.path != new.path:
+        return False
+    if old.is_dir and new.is_dir:
+        return True
+    return old is new or (is_same(old, new) and not new.chunked and not new.has_xattrs)

@@ -1,0 +1,198 @@
+"""`LiveTree`: the tree as the mount shows it now, and its passage from revision to revision."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+from cachetools import LRUCache
+
+from lazyfs.errors import FormatError, NotCached, PathNotFound
+from lazyfs.fuse.blocking import Workers, run_blocking
+from lazyfs.fuse.directories import Listing, Listings
+from lazyfs.fuse.errnos import Answer, Refusal
+from lazyfs.fuse.lease import Lease, LiveRevision
+from lazyfs.fuse.negatives import Negatives
+from lazyfs.fuse.nodes import Known, NodeTable
+from lazyfs.repository.node import Node
+
+T = TypeVar("T")
+
+FOREVER = 365.0 * 86400
+"""Seconds that the kernel may answer by itself where nothing can change."""
+
+SINGLE_LOOKUPS = 3
+"""Lookups in a directory before it is read as a whole."""
+
+NEVER = -(1 << 62)
+"""Stands for lookups in a directory that is too large to be kept."""
+
+WATCHED_DIRECTORIES = 1024
+"""Directories of which such lookups are counted."""
+
+
+class LiveTree:
+    """The current revision, what the kernel knows of it, and what is prepared for it.
+
+    Touched by the event loop alone. Whatever a method does between two awaits is seen whole: a
+    request sees one revision, because the revision changes in `apply`, which has no await.
+
+    Args:
+        revision: The revision to begin with.
+        root: Its root directory.
+        workers: Where blocking happens.
+        timeout: Seconds that the kernel may answer by itself.
+        on_idle: Gets each revision that nobody needs any more, to be closed.
+        clock: Seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        revision: LiveRevision,
+        root: Node,
+        workers: Workers,
+        timeout: float,
+        on_idle: Callable[[LiveRevision], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._workers = workers
+        self._timeout = timeout
+        self._on_idle = on_idle
+        self.lease = Lease(revision, on_idle)
+        self.table = NodeTable(root)
+        self._singles: LRUCache[bytes, int] = LRUCache(WATCHED_DIRECTORIES)
+        self.listings = Listings()
+        self.negatives = Negatives(clock)
+        self.draining = False
+        """While a new revision is coming: nothing that is told may be remembered."""
+
+    @property
+    def timeout(self) -> float:
+        """Seconds that the kernel may remember what it is told now."""
+        return 0.0 if self.draining else self._timeout
+
+    def timeout_of(self, known: Known) -> float:
+        """The same for one node: what belongs to a superseded revision is not remembered."""
+        return 0.0 if self.draining or known.lease is not None or known.stale else self._timeout
+
+    # --- nodes by number -------------------------------------------------------------------
+
+    def known(self, nodeid: int) -> Known:
+        """The node with that number.
+
+        Raises:
+            Refusal: the kernel should not know it.
+        """
+        found = self.table.get(nodeid)
+        if found is None:
+            raise Refusal(Answer.STALE)
+        return found
+
+    async def settled(self, nodeid: int) -> Known:
+        """The node with that number; a directory as it is in the current revision.
+
+        Raises:
+            Refusal: its path is no more, or no directory any more.
+            LazyfsError: a catalog cannot be loaded.
+        """
+        known = self.known(nodeid)
+        while known.stale:
+            node = await self.find(known.node.path)
+            if node is None or not node.is_dir:
+                raise Refusal(Answer.STALE)
+            if known.stale:
+                self.table.renew(known, node)
+        return known
+
+    # --- the current revision --------------------------------------------------------------
+
+    async def find(self, path: bytes) -> Node | None:
+        """The entry at ``path``, None if there is none.
+
+        Raises:
+            LazyfsError: a catalog cannot be loaded.
+        """
+        while True:
+            parent = path.rpartition(b"/")[0]
+            listing = await self._prepared(parent) if path else None
+            if listing is not None:
+                return listing.find(path)
+            lease = self.lease
+            node = await self.ask(lease, _find, path)
+            if lease is self.lease:
+                return node
+
+    async def _prepared(self, directory: bytes) -> Listing | None:
+        """The directory's entries if they are at hand, or if it is worth the effort.
+
+        Single lookups come in swarms: after a few, the directory is read as a whole.
+        """
+        listing = self.listings.get(directory)
+        if listing is not None:
+            return listing
+        seen = self._singles[directory] = self._singles.get(directory, 0) + 1
+        if seen <= SINGLE_LOOKUPS:
+            return None
+        try:
+            return await self.listing(directory)
+        except FormatError:
+            # One bad entry does not take the others with it: they can be looked up singly.
+            self._singles[directory] = NEVER
+            return None
+
+    async def listing(self, path: bytes) -> Listing:
+        """The entries of a directory.
+
+        Raises:
+            LazyfsError: it is none, or a catalog cannot be loaded.
+        """
+        while True:
+            found = self.listings.get(path)
+            if found is not None:
+                return found
+            lease = self.lease
+            found = await self.ask(lease, _list, path)
+            if lease is self.lease:
+                if not self.listings.put(found):
+                    self._singles[path] = NEVER
+                return found
+
+    async def ask(
+        self, lease: Lease, question: Callable[[LiveRevision, bytes], T], path: bytes
+    ) -> T:
+        """What a revision says, from cached catalogs if they suffice.
+
+        Raises:
+            LazyfsError: as ``question``.
+        """
+        lease.acquire()
+        try:
+            try:
+                return await run_blocking(self._workers.disk, question, lease.cached, path)
+            except NotCached:
+                return await run_blocking(self._workers.catalogs, question, lease.view, path)
+        finally:
+            lease.release()
+
+    # --- another revision ------------------------------------------------------------------
+
+    def apply(self, revision: LiveRevision, kept: Mapping[int, Node]) -> None:
+        """Show another revision from now on; see `NodeTable.apply`."""
+        old, self.lease = self.lease, Lease(revision, self._on_idle)
+        self.listings.clear()
+        self._singles.clear()
+        self.table.apply(kept, old)
+        self.draining = False
+        old.release()
+
+
+def _find(view: LiveRevision, path: bytes) -> Node | None:
+    try:
+        return view.lookup(path)
+    except PathNotFound:
+        return None
+
+
+def _list(view: LiveRevision, path: bytes) -> Listing:
+    return Listing(path, view.children(path))
