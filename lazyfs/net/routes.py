@@ -1,4 +1,4 @@
-"""`Routes`: the servers and proxies that all fetches share, and the `Trip` of one fetch over them."""
+"""`Routes`: servers and proxies that all fetches share, and the `Trip` of one fetch over them."""
 
 from __future__ import annotations
 

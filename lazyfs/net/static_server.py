@@ -9,6 +9,7 @@ import io
 import os
 import re
 import socket
+import socketserver
 import threading
 import time
 from pathlib import Path
@@ -22,7 +23,10 @@ DATA_SECONDS = 259200
 META_SECONDS = 61
 """Manifest and whitelist may be kept for about a minute."""
 
-_RANGE = re.compile(r"bytes=(\d+)-(\d*)")
+IDLE_SECONDS = 60.0
+"""A connection on which nothing moves for so long is closed."""
+
+_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 _PIECE = 1 << 18
 
 
@@ -42,22 +46,40 @@ class _Bucket:
         time.sleep(wait)
 
 
-class _Server(http.server.ThreadingHTTPServer):
+class _Server(socketserver.ThreadingTCPServer):
+    # Not http.server's own: that one asks for the name of the address before it listens.
     daemon_threads = True
+    allow_reuse_address = True
     request_queue_size = 256
     owner: StaticServer
+
+    def __init__(self, address: tuple[str, int]) -> None:
+        self.connections: set[socket.socket] = set()
+        super().__init__(address, _Handler)
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Say nothing: a client that goes away in mid-transfer is ordinary."""
 
+    def hang_up(self) -> None:
+        """End the connections that clients keep open for their next request."""
+        for connection in list(self.connections):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
 
 class _Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    timeout = IDLE_SECONDS
     server: _Server
 
     def setup(self) -> None:
         super().setup()
-        self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.server.connections.add(self.connection)
+
+    def finish(self) -> None:
+        self.server.connections.discard(self.connection)
+        super().finish()
 
     def log_message(self, format: str, *args: object) -> None:
         """Keep no log; the counters tell."""
@@ -79,34 +101,35 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return
         with file:
             size = os.fstat(file.fileno()).st_size
-            first, last = self._wanted(size)
-            if first > last and size:
-                self._head(http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, 0)
+            wanted = _wanted(self.headers.get("Range", ""), size)
+            if wanted is None:
+                self._head(http.HTTPStatus.OK, size)
+                first, length = 0, size
+            elif wanted:
+                first, length = wanted.start, len(wanted)
+                span = {"Content-Range": f"bytes {first}-{first + length - 1}/{size}"}
+                self._head(http.HTTPStatus.PARTIAL_CONTENT, length, span)
+            else:
+                span = {"Content-Range": f"bytes */{size}"}
+                self._head(http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, 0, span)
                 return
-            partial = "Range" in self.headers and size > 0
-            status = http.HTTPStatus.PARTIAL_CONTENT if partial else http.HTTPStatus.OK
-            extra = {"Content-Range": f"bytes {first}-{last}/{size}"} if partial else {}
-            self._head(status, last - first + 1 if size else 0, extra)
-            if body and size:
-                self._send(file, first, last - first + 1)
-
-    def _wanted(self, size: int) -> tuple[int, int]:
-        match = _RANGE.fullmatch(self.headers.get("Range", ""))
-        if match is None:
-            return 0, size - 1
-        last = int(match[2]) if match[2] else size - 1
-        return int(match[1]), min(last, size - 1)
+            if body:
+                self._send(file, first, length)
 
     def _head(
         self, status: http.HTTPStatus, length: int, extra: dict[str, str] | None = None
     ) -> None:
         name = urlsplit(self.path).path.rpartition("/")[2]
-        meta = name.startswith(".cvmfs")
+        kind, seconds = "application/octet-stream", DATA_SECONDS
+        if name.endswith(".json"):
+            kind, seconds = "application/json", META_SECONDS
+        elif name.startswith(".cvmfs"):
+            kind, seconds = "application/x-cvmfs", META_SECONDS
+        if status == http.HTTPStatus.NOT_FOUND:
+            seconds = META_SECONDS
         self.send_response(status)
-        self.send_header(
-            "Content-Type", "application/x-cvmfs" if meta else "application/octet-stream"
-        )
-        self.send_header("Cache-Control", f"max-age={META_SECONDS if meta else DATA_SECONDS}")
+        self.send_header("Content-Type", kind)
+        self.send_header("Cache-Control", f"max-age={seconds}")
         self.send_header("Accept-Ranges", "bytes")
         self.send_header("Content-Length", str(length))
         for key, value in (extra or {}).items():
@@ -115,12 +138,28 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _send(self, file: BinaryIO, first: int, length: int) -> None:
         owner = self.server.owner
-        file.seek(first)
-        while length and (piece := file.read(min(length, _PIECE))):
-            owner.throttle(len(piece))
-            self.wfile.write(piece)
-            owner.count_bytes(len(piece))
-            length -= len(piece)
+        end = first + length
+        while first < end:
+            size = min(end - first, _PIECE)
+            owner.throttle(size)
+            sent = self.connection.sendfile(file, first, size)
+            owner.count_bytes(sent)
+            first += sent
+            if sent < size:
+                # The file shrank; the declared length can be kept no more.
+                self.close_connection = True
+                return
+
+
+def _wanted(header: str, size: int) -> range | None:
+    """The bytes that a Range header asks for; None: all; empty: none that exist."""
+    match = _RANGE.fullmatch(header)
+    if match is None or not (match[1] or match[2]):
+        return None
+    if not match[1]:
+        return range(max(0, size - int(match[2])), size)
+    last = int(match[2]) if match[2] else size - 1
+    return range(int(match[1]), min(last + 1, size))
 
 
 class StaticServer:
@@ -151,7 +190,7 @@ class StaticServer:
         """Requests answered so far."""
         self.bytes_sent = 0
         """Bytes of bodies sent so far."""
-        self._server = _Server((host, port), _Handler)
+        self._server = _Server((host, port))
         self._server.owner = self
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(0.05,), name="lazyfs-serve", daemon=True
@@ -168,10 +207,12 @@ class StaticServer:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop answering."""
-        self._server.shutdown()
+        """Stop answering, also on connections that are open."""
+        if self._thread.is_alive():
+            self._server.shutdown()
+            self._thread.join()
         self._server.server_close()
-        self._thread.join()
+        self._server.hang_up()
 
     def wait(self) -> None:
         """Return when the server was closed."""
