@@ -11,7 +11,7 @@ from lazyfs.cas.handle import FileHandle
 from lazyfs.cas.local_cache import LocalCache
 from lazyfs.cas.origin import Origin
 from lazyfs.cas.store import ObjectRef
-from lazyfs.cas.verify import MemorySink, ObjectReceiver
+from lazyfs.cas.verify import MemorySink, NullSink, ObjectReceiver
 from lazyfs.errors import CacheError
 
 log = logging.getLogger("lazyfs.cas")
@@ -73,6 +73,14 @@ class CachedStore:
             return handle
         # Each waiter takes its own descriptor; the flight's is closed by its last reference.
         return self._flights.do(ref.key, lambda: self._load(ref)).duplicate()
+
+    def verify(self, ref: ObjectRef) -> None:
+        """Read the object from its origin, keeping nothing, and verify it.
+
+        Raises:
+            LazyfsError: it cannot be had, or is not what its name says.
+        """
+        self._origin.fetch(ref, ObjectReceiver(ref, NullSink()))
 
     def _load(self, ref: ObjectRef) -> FileHandle:
         # Another flight may have ended between our look and the start of this one.

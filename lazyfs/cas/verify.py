@@ -99,3 +99,13 @@ class MemorySink:
     def getvalue(self) -> bytes:
         """All content."""
         return b"".join(self._pieces)
+
+
+class NullSink:
+    """A sink that keeps nothing: for verifying alone."""
+
+    def restart(self) -> None:
+        """Nothing to forget."""
+
+    def write(self, data: bytes) -> None:
+        """Nothing is kept."""

@@ -183,6 +183,18 @@ def default_cache_directory(environ: Mapping[str, str]) -> Path:
     return Path(base) / "lazyfs" if base else Path.home() / ".cache" / "lazyfs"
 
 
+def cache_settings(environ: Mapping[str, str], *, config_root: Path = CONFIG_ROOT) -> CacheSettings:
+    """The cache that is configured for all repositories.
+
+    Raises:
+        ConfigError: a parameter cannot be used.
+    """
+    parameters = Parameters()
+    read_common(config_root, parameters)
+    _read_environment(environ, parameters)
+    return _cache(parameters, environ)
+
+
 def _cache(parameters: Parameters, environ: Mapping[str, str]) -> CacheSettings:
     base = parameters.text("CVMFS_CACHE_BASE")
     directory = parameters.text(

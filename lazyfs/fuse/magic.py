@@ -11,7 +11,7 @@ import resource
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import lazyfs
 from lazyfs.cas.codec import Codec
@@ -42,7 +42,12 @@ class Subject:
 Value = str | list[str] | None
 """A value, a value in lines that are shown in pages, or nothing."""
 
-Provider = Callable[[Subject], Value]
+
+class Provider(Protocol):
+    """Computes one attribute."""
+
+    def __call__(self, subject: Subject, /) -> Value:  # positional: providers are lambdas
+        """The attribute's value."""
 
 
 class MagicXattrs:
@@ -210,6 +215,10 @@ def _of_file(show: Callable[[Node], str]) -> Provider:
     return lambda subject: show(subject.node) if subject.node.is_file else None
 
 
+def _compression(node: Node) -> str:
+    return "zlib" if node.codec is Codec.ZLIB else "none"
+
+
 def _external_url(subject: Subject) -> str | None:
     if not subject.node.external:
         return None
@@ -231,7 +240,7 @@ PROVIDERS: dict[bytes, Provider] = {
     b"user.lhash": _local_hash,
     b"user.chunks": _chunks,
     b"user.chunk_list": _chunk_list,
-    b"user.compression": _of_file(lambda n: "zlib" if n.codec is Codec.ZLIB else "none"),
+    b"user.compression": _of_file(_compression),
     b"user.external_file": _of_file(lambda n: str(int(n.external))),
     b"user.direct_io": _of_file(lambda n: str(int(n.direct_io))),
     b"user.external_url": _external_url,

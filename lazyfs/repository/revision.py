@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
+from lazyfs.cas.cached_store import CachedStore
 from lazyfs.cas.digest import Digest
-from lazyfs.cas.store import ObjectStore
+from lazyfs.cas.store import ObjectRef
 from lazyfs.errors import IsADirectory, NotADirectory, PathError, PathNotFound
 from lazyfs.repository.catalog import sum_counters
 from lazyfs.repository.catalog_tree import CatalogTree
@@ -61,7 +62,7 @@ class Revision:
         self,
         info: RevisionInfo,
         tree: CatalogTree,
-        store: ObjectStore,
+        store: CachedStore,
         variables: Mapping[str, str],
         *,
         fetch: bool = True,
@@ -234,6 +235,14 @@ class Revision:
             return whole_extents(node)
         catalog = self._tree.holder(node.path, fetch=self._fetch)
         return chunk_extents(node, catalog.chunks(node.path, node.algorithm))
+
+    def verify(self, ref: ObjectRef) -> None:
+        """Read an object from its origin, past the cache, and verify it.
+
+        Raises:
+            LazyfsError: it cannot be had, or is not what its name says.
+        """
+        self._store.verify(ref)
 
     def open_file(self, path: bytes | str | Node) -> RepositoryFile:
         """A regular file, open for reading; links are followed.

@@ -1,0 +1,78 @@
+"""The entry point: groups of commands, errors as one line, exit codes."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+from typing import Annotated
+
+import typer
+
+import lazyfs
+from lazyfs.errors import LazyfsError
+
+MODULES = ("read", "info", "check", "mount", "ctl", "cache", "config", "publish", "serve")
+"""Modules below ``lazyfs.cli``, each with ``register(app)``, in the order of ``--help``."""
+
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+
+_EPILOG = """\
+Examples:  lazyfs ls http://host/cvmfs/data.example.org --pubkey data.pub  ·
+lazyfs mount data.example.org /mnt/data  ·  lazyfs ctl /mnt/data status  ·
+lazyfs umount /mnt/data.  Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted; others
+tell the kind of failure, see docs/reference/errors.md.
+"""
+
+
+def make_app() -> typer.Typer:
+    """The whole command line."""
+    app = typer.Typer(
+        name="lazyfs",
+        help="Read CernVM-FS repositories lazily: list, copy and check them, or mount them.",
+        epilog=_EPILOG,
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_global_options)
+    for name in MODULES:
+        importlib.import_module(f"lazyfs.cli.{name}").register(app)
+    return app
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"lazyfs {lazyfs.__version__}")
+        raise typer.Exit
+
+
+def _global_options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Read CernVM-FS repositories lazily: list, copy and check them, or mount them."""
+
+
+def run(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit."""
+    try:
+        make_app()(arguments, prog_name="lazyfs")
+    except LazyfsError as exc:
+        sys.stderr.write(f"lazyfs: {exc}\n")
+        sys.exit(exc.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        # The reader of our output is gone: die as quietly as other tools do.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
+
+
+if __name__ == "__main__":
+    run()
