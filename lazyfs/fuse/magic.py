@@ -11,7 +11,7 @@ import resource
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import lazyfs
 from lazyfs.cas.codec import Codec
@@ -43,11 +43,8 @@ Value = str | list[str] | None
 """A value, a value in lines that are shown in pages, or nothing."""
 
 
-class Provider(Protocol):
-    """Computes one attribute."""
-
-    def __call__(self, subject: Subject, /) -> Value:  # positional: providers are lambdas
-        """The attribute's value."""
+Provider = Callable[[Subject], Value]
+"""Computes one attribute."""
 
 
 class MagicXattrs:
@@ -70,7 +67,8 @@ class MagicXattrs:
     def value(self, raw: bytes, node: Node, revision: Revision) -> bytes | None:
         """The value, None where the node has none; may block on the disk."""
         wanted = parse_name(raw)
-        value = PROVIDERS[wanted.name](Subject(self._filesystem, node, revision))
+        provider: Provider = PROVIDERS[wanted.name]
+        value = provider(Subject(self._filesystem, node, revision))
         if isinstance(value, list):
             value = select(value, wanted)
         return None if value is None else value.encode(errors="surrogateescape")

@@ -73,9 +73,12 @@ def prepare_mountpoint(mountpoint: Path) -> None:
 
 
 def is_stale(mountpoint: Path) -> bool:
-    """Whether the process behind a FUSE mount is gone."""
+    """Whether the process behind a FUSE mount is gone.
+
+    Only a request that the kernel passes on tells: it answers `stat` from its own cache.
+    """
     try:
-        os.stat(mountpoint)  # noqa: PTH116 - the errno is what is wanted
+        os.statvfs(mountpoint)
     except OSError as exc:
         return exc.errno in (errno.ENOTCONN, errno.ECONNABORTED)
     return False

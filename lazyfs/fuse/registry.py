@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import socket
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -30,11 +31,14 @@ class MountEntry:
 
     @property
     def alive(self) -> bool:
-        """Whether its process runs."""
-        with contextlib.suppress(PermissionError):
+        """Whether its process answers the socket: pids are reused, and zombies have one too."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.setblocking(False)
             try:
-                os.kill(self.pid, 0)
-            except ProcessLookupError:
+                connection.connect(self.socket)
+            except BlockingIOError:
+                return True
+            except OSError:
                 return False
         return True
 
