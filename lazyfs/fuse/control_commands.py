@@ -17,7 +17,6 @@ from lazyfs.cas.digest import ObjectKind
 from lazyfs.errors import ControlError, PathNotFound
 from lazyfs.fuse.blocking import run_blocking
 from lazyfs.fuse.filesystem import Filesystem
-from lazyfs.fuse.refresh import Follower
 from lazyfs.net.downloader import Downloader
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
@@ -30,13 +29,11 @@ class Commands:
 
     Args:
         filesystem: The mount.
-        follower: Looks for new revisions.
         mountpoint: Where it is mounted.
     """
 
-    def __init__(self, filesystem: Filesystem, follower: Follower, mountpoint: Path) -> None:
+    def __init__(self, filesystem: Filesystem, mountpoint: Path) -> None:
         self._filesystem = filesystem
-        self._follower = follower
         self._mountpoint = mountpoint
         self._commands: dict[str, Command] = {
             "status": self._status,
@@ -79,7 +76,7 @@ class Commands:
 
     async def _status(self, words: list[str]) -> Json:
         filesystem = self._filesystem
-        usage = await filesystem.statfs()
+        usage = await filesystem.usage()
         network = filesystem.repository.downloader.status()
         statistics = filesystem.statistics
         return {
@@ -92,7 +89,7 @@ class Commands:
             "root_hash": str(filesystem.revision.root_hash),
             "tag": filesystem.revision.tag,
             "published": filesystem.revision.timestamp,
-            "next_refresh": filesystem.next_refresh or None,
+            "expires_in": filesystem.expires_in(),
             "host": network.host,
             "proxy": network.proxies.current,
             "bytes_received": network.counters.bytes_received,
@@ -108,7 +105,7 @@ class Commands:
         }
 
     async def _remount(self, words: list[str]) -> Json:
-        return (await self._follower.remount()).value
+        return str(await self._filesystem.remount())
 
     async def _revision(self, words: list[str]) -> Json:
         return self._filesystem.revision.number

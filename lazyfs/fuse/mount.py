@@ -23,7 +23,6 @@ from lazyfs.fuse.daemon import Outcome
 from lazyfs.fuse.filesystem import Filesystem
 from lazyfs.fuse.logs import set_up_logging
 from lazyfs.fuse.mountinfo import FILESYSTEM_TYPE, absolute, find_mount
-from lazyfs.fuse.refresh import Follower
 from lazyfs.fuse.registry import MountEntry, Registry, runtime_directory
 from lazyfs.fuse.session import serve
 from lazyfs.repository.repository import Repository
@@ -169,8 +168,8 @@ async def _run(
     try:
         async with trio.open_nursery() as nursery:
             with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGUSR1) as got:
-                follower = await nursery.start(_serve, nursery, filesystem, request, mountpoint)
-                commands = Commands(filesystem, follower, mountpoint)
+                await nursery.start(_serve, nursery, filesystem, request, mountpoint)
+                commands = Commands(filesystem, mountpoint)
                 await nursery.start(serve_control, commands, socket_path)
                 registry.add(
                     MountEntry(
@@ -198,17 +197,10 @@ async def _serve(
     request: MountRequest,
     mountpoint: Path,
     *,
-    task_status: trio.TaskStatus[Follower],
+    task_status: trio.TaskStatus[None],
 ) -> None:
     """Serve the kernel; when the mount ends, so does all else."""
-    try:
-        await serve(filesystem, mountpoint, kernel_options(request), task_status=task_status)
-    except RuntimeError as exc:
-        raise MountError(
-            f"the kernel refuses the mount: {exc}",
-            path=str(mountpoint),
-            hint="see whether /dev/fuse can be opened and fusermount3 is installed",
-        ) from exc
+    await serve(filesystem, mountpoint, kernel_options(request), task_status=task_status)
     nursery.cancel_scope.cancel()
 
 
