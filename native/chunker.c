@@ -3,6 +3,7 @@
  * One pure function over bytes and numbers; its twin is lazyfs/publish/cutter_py.py. All state is
  * passed in and out, and the interpreter lock is released while bytes are looked at.
  */
+#define Py_LIMITED_API 0x030B0000
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 #include <stdint.h>
@@ -61,11 +62,10 @@ static PyObject *mark_list(const uint64_t *marks, size_t count)
     PyObject *list = PyList_New((Py_ssize_t)count);
     for (size_t k = 0; list != NULL && k < count; k++) {
         PyObject *number = PyLong_FromUnsignedLongLong(marks[k]);
-        if (number == NULL) {
+        if (number == NULL || PyList_SetItem(list, (Py_ssize_t)k, number) < 0) {
             Py_DECREF(list);
             return NULL;
         }
-        PyList_SET_ITEM(list, (Py_ssize_t)k, number);
     }
     return list;
 }

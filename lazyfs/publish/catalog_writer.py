@@ -53,12 +53,16 @@ class CatalogWriter:
         path: A file that does not exist yet.
         mountpoint: Where the catalog will be attached; ``b""`` for the root.
         algorithm: Of the digests it will hold.
+        nanoseconds: Keep the fraction of modification times.
     """
 
-    def __init__(self, path: Path, mountpoint: bytes, algorithm: Algorithm) -> None:
+    def __init__(
+        self, path: Path, mountpoint: bytes, algorithm: Algorithm, *, nanoseconds: bool = True
+    ) -> None:
         self.path = path
         self.mountpoint = mountpoint
         self._algorithm = algorithm
+        self._nanoseconds = nanoseconds
         self._own: Counter[str] = Counter()
         self._below: Counter[str] = Counter()
         self._groups = 0
@@ -174,7 +178,7 @@ class CatalogWriter:
                 size,
                 entry.mode,
                 seconds,
-                nanoseconds,
+                nanoseconds if self._nanoseconds else None,
                 flags,
                 name,
                 entry.target,

@@ -6,7 +6,11 @@ import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from lazyfs.errors import ConfigError
 from lazyfs.publish import cutter_py
+
+LARGEST_CHUNK = 1 << 30
+"""Clients fetch chunks whole."""
 
 CutMarks = Callable[[bytes | memoryview, int, int, int, int, int, int], tuple[list[int], int, int]]
 
@@ -22,11 +26,23 @@ def native_cut_marks() -> CutMarks | None:
 
 @dataclass(frozen=True, slots=True)
 class ChunkSizes:
-    """Sizes of chunks in bytes; the defaults are the real server's."""
+    """Sizes of chunks in bytes; the defaults are the real server's.
+
+    Raises:
+        ConfigError: they do not rise, or leave the bounds of the algorithm.
+    """
 
     minimum: int = 4 << 20
     average: int = 8 << 20
     maximum: int = 16 << 20
+
+    def __post_init__(self) -> None:
+        rising = self.minimum < self.average < self.maximum
+        if not rising or self.minimum < cutter_py.WINDOW or self.maximum > LARGEST_CHUNK:
+            raise ConfigError(
+                f"chunk sizes {self.minimum}, {self.average}, {self.maximum} cannot be used",
+                hint=f"they must rise, from {cutter_py.WINDOW} to {LARGEST_CHUNK} bytes at most",
+            )
 
 
 class Cutter:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from pathlib import Path
 
 from lazyfs.cas.digest import Digest
+from lazyfs.errors import FormatError, PublishError
 from lazyfs.repository.history import Tag
 
 TRUNK = "trunk"
 TRUNK_PREVIOUS = "trunk-previous"
 
 REFLOG_CATALOG, REFLOG_CERTIFICATE, REFLOG_HISTORY, REFLOG_METAINFO = range(4)
+
+_TAG_NAME = re.compile(r"[A-Za-z0-9._/:-]{1,255}")
 
 _HISTORY = """
 CREATE TABLE properties (key TEXT, value TEXT, CONSTRAINT pk_properties PRIMARY KEY (key));
@@ -71,11 +75,17 @@ def write_reflog(path: Path, fqrn: str, refs: Iterable[tuple[Digest, int, int]])
 
 
 def read_reflog(content: bytes) -> list[tuple[Digest, int, int]]:
-    """The rows of a reflog."""
+    """The rows of a reflog.
+
+    Raises:
+        FormatError: it is damaged.
+    """
     database = sqlite3.connect(":memory:")
     try:
         database.deserialize(content)
         rows = database.execute("SELECT hash, type, timestamp FROM refs").fetchall()
+    except sqlite3.Error as exc:
+        raise FormatError(f"damaged database: {exc}", object="reflog") from exc
     finally:
         database.close()
     return [(Digest.parse(text), kind, timestamp) for text, kind, timestamp in rows]
@@ -89,14 +99,33 @@ def moved_trunk(tags: Iterable[Tag], head: Tag, name: str | None, description: s
         head: The new revision, named ``trunk``.
         name: A further tag for it.
         description: Of that tag.
+
+    Raises:
+        PublishError: as `check_new_name`.
     """
     by_name = {tag.name: tag for tag in tags}
+    if name is not None:
+        check_new_name(name, by_name)
     if old := by_name.get(TRUNK):
         by_name[TRUNK_PREVIOUS] = _renamed(old, TRUNK_PREVIOUS, "previous head")
     by_name[TRUNK] = head
     if name is not None:
         by_name[name] = _renamed(head, name, description)
     return list(by_name.values())
+
+
+def check_new_name(name: str, taken: Container[str]) -> None:
+    """Return if a new tag may have this name.
+
+    Raises:
+        PublishError: it is taken, or cannot be a name; a tag never moves by accident.
+    """
+    if not _TAG_NAME.fullmatch(name) or name in (TRUNK, TRUNK_PREVIOUS):
+        raise PublishError(
+            f"not a tag name: {name!r}", hint="use letters, digits and . _ / : -, but no trunk"
+        )
+    if name in taken:
+        raise PublishError(f"there is a tag {name!r} already", hint="choose another name")
 
 
 def _renamed(tag: Tag, name: str, description: str) -> Tag:

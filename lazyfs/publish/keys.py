@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Self
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
@@ -51,23 +52,25 @@ class RepositoryKeys:
         """The keys that `save` wrote.
 
         Raises:
-            PublishError: a file is missing or holds no key.
+            PublishError: a file is missing, holds no key, or belongs to another one.
         """
         try:
             certificate = x509.load_pem_x509_certificate((folder / f"{fqrn}.crt").read_bytes())
-            return cls(
-                _load_private(folder / f"{fqrn}.masterkey"),
-                _load_private(folder / f"{fqrn}.key"),
-                certificate,
-            )
+            key = _load_private(folder / f"{fqrn}.key")
+            master = _load_private(folder / f"{fqrn}.masterkey")
         except OSError as exc:
             raise PublishError(
                 f"cannot read the keys: {exc.strerror}",
                 path=str(exc.filename),
                 hint="make them with 'lazyfs publish keys'",
             ) from exc
-        except ValueError as exc:
+        except (ValueError, TypeError, UnsupportedAlgorithm) as exc:
             raise PublishError(f"not a key: {exc}", path=str(folder)) from exc
+        if certificate.public_key() != key.public_key():
+            raise PublishError(
+                "the certificate belongs to another key", path=str(folder / f"{fqrn}.crt")
+            )
+        return cls(master, key, certificate)
 
     def save(self, folder: Path, fqrn: str) -> None:
         """Write ``FQRN.masterkey``, ``.pub``, ``.key`` and ``.crt``; never over existing ones.
@@ -75,7 +78,13 @@ class RepositoryKeys:
         Raises:
             PublishError: a file exists or cannot be written.
         """
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as exc:
+            raise PublishError(f"cannot create: {exc.strerror}", path=str(folder)) from exc
+        for suffix in ("masterkey", "pub", "key", "crt"):  # all or none: no half set is left
+            if (folder / f"{fqrn}.{suffix}").exists():
+                raise _exists(folder / f"{fqrn}.{suffix}")
         _write(folder / f"{fqrn}.masterkey", _private_pem(self.master), 0o600)
         _write(folder / f"{fqrn}.pub", self.public_pem, 0o644)
         _write(folder / f"{fqrn}.key", _private_pem(self.key), 0o600)
@@ -114,13 +123,17 @@ def _private_pem(key: rsa.RSAPrivateKey) -> bytes:
     )
 
 
+def _exists(path: Path) -> PublishError:
+    return PublishError(
+        "the key exists already", path=str(path), hint="remove it, or choose another folder"
+    )
+
+
 def _write(path: Path, content: bytes, mode: int) -> None:
     try:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     except FileExistsError as exc:
-        raise PublishError(
-            "the key exists already", path=str(path), hint="remove it, or choose another folder"
-        ) from exc
+        raise _exists(path) from exc
     except OSError as exc:
         raise PublishError(f"cannot write: {exc.strerror}", path=str(path)) from exc
     with os.fdopen(fd, "wb") as file:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
+import sqlite3
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lazyfs.cas.digest import Algorithm, Digest, ObjectKind
@@ -48,6 +51,24 @@ class PublishResult:
     """Their stored bytes."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """From one revision to the next."""
+
+    source: Path
+    old: Manifest
+    """The revision to follow; for a repository's first one, a stand-in numbered -1."""
+    metainfo: bytes | None = None
+    options: TreeOptions = field(default_factory=TreeOptions)
+    tag: str | None = None
+    description: str = ""
+
+    @property
+    def is_first(self) -> bool:
+        """Whether there is no revision before."""
+        return self.old.revision < 0
+
+
 class Publisher:
     """Publishes into one repository in a folder.
 
@@ -55,9 +76,9 @@ class Publisher:
         target: Where the repository lies.
         keys: Sign what is published.
         fqrn: The repository's name.
-        algorithm: Names new objects.
+        algorithm: Names objects; None: the repository's own, SHA-1 for a new one.
         sizes: Of chunks.
-        ttl: Seconds after which clients look for a newer revision.
+        ttl: Seconds after which clients look for a newer revision; None: as before.
     """
 
     def __init__(
@@ -66,18 +87,25 @@ class Publisher:
         keys: RepositoryKeys,
         fqrn: str,
         *,
-        algorithm: Algorithm = Algorithm.SHA1,
+        algorithm: Algorithm | None = None,
         sizes: ChunkSizes | None = None,
-        ttl: int = DEFAULT_TTL,
+        ttl: int | None = None,
     ) -> None:
         self._target = target
         self._keys = keys
         self._fqrn = check_fqrn(fqrn)
         self._ttl = ttl
-        self._store = ContentStore(target, algorithm, sizes or ChunkSizes())
+        self._algorithm = algorithm
+        self._sizes = sizes or ChunkSizes()
 
-    def init(self) -> PublishResult:
+    def init(
+        self, *, garbage_collectable: bool = True, metainfo: bytes | None = None
+    ) -> PublishResult:
         """Make the repository, with an empty revision.
+
+        Args:
+            garbage_collectable: Old revisions may be removed some day.
+            metainfo: JSON text about the repository, for people.
 
         Raises:
             PublishError: there is one already, or the folder cannot be written.
@@ -91,11 +119,20 @@ class Publisher:
         )
         with tempfile.TemporaryDirectory() as empty:
             Path(empty).chmod(0o755)
-            return self.publish(Path(empty))
+            seed = Manifest(
+                root_catalog=Digest(self._algorithm or Algorithm.SHA1, bytes(20)),
+                root_path=ROOT_PATH_MD5,
+                ttl=self._ttl or DEFAULT_TTL,
+                revision=-1,
+                garbage_collectable=garbage_collectable,
+            )
+            with self._work() as workspace:
+                return self._publish(_Step(Path(empty), seed, metainfo), workspace)
 
     def renew_whitelist(self, *, days: int = WHITELIST_DAYS) -> None:
         """Sign a whitelist that is valid for ``days`` from now."""
-        algorithm = self._store.algorithm
+        old = self._manifest()
+        algorithm = self._algorithm_after(old)
         now = datetime.datetime.now(datetime.UTC)
         whitelist = make_whitelist(self._fqrn, self._keys, algorithm, now=now, days=days)
         self._target.replace(
@@ -120,52 +157,78 @@ class Publisher:
         """
         if not source.is_dir():
             raise PublishError("not a directory", path=str(source))
-        with self._target.lock(), tempfile.TemporaryDirectory() as workspace:
-            return self._publish(
-                source, Path(workspace), options or TreeOptions(), tag, description
-            )
+        with self._work() as workspace:
+            old = self._manifest()
+            if old is None:
+                raise PublishError(
+                    "no repository in this folder",
+                    path=str(self._target.root),
+                    hint="make one with 'lazyfs publish init'",
+                )
+            step = _Step(source, old, None, options or TreeOptions(), tag, description)
+            return self._publish(step, workspace)
 
-    def _publish(
-        self, source: Path, workspace: Path, options: TreeOptions, tag: str | None, description: str
-    ) -> PublishResult:
-        old = self._manifest()
-        before = self._store.uploaded
-        now = int(time.time())
-        revision = old.revision + 1 if old else 0
+    @contextlib.contextmanager
+    def _work(self) -> Iterator[Path]:
+        """A folder for catalogs in the making, while other publishers are kept out."""
+        with self._target.lock():
+            try:
+                with tempfile.TemporaryDirectory(prefix="lazyfs-publish-") as workspace:
+                    yield Path(workspace)
+            except sqlite3.Error as exc:
+                raise PublishError(f"cannot write a catalog: {exc}") from exc
+            except OSError as exc:
+                raise PublishError(
+                    f"cannot publish: {exc.strerror}", path=str(exc.filename or "")
+                ) from exc
+
+    def _algorithm_after(self, old: Manifest | None) -> Algorithm:
+        if self._algorithm is not None:
+            return self._algorithm
+        return old.root_catalog.algorithm if old is not None else Algorithm.SHA1
+
+    def _publish(self, step: _Step, workspace: Path) -> PublishResult:
+        old, now = step.old, int(time.time())
+        store = ContentStore(self._target, self._algorithm_after(old), self._sizes)
+        tags = self._new_tags(step)
+        ttl = self._ttl if self._ttl is not None else old.ttl
         properties = {
-            "revision": str(revision),
+            "revision": str(old.revision + 1),
             "last_modified": str(now),
-            "TTL": str(self._ttl),
-            **({"previous_revision": str(old.root_catalog)} if old else {}),
+            "TTL": str(ttl),
+            **({} if step.is_first else {"previous_revision": str(old.root_catalog)}),
         }
         with ThreadPoolExecutor(workers(), thread_name_prefix="lazyfs-publish") as pool:
-            writer = TreeWriter(self._store, workspace, options, pool)
-            root = writer.write(os.fsencode(source), properties)
-        head = Tag(history.TRUNK, root.digest, revision, now, "current head", root.size)
-        manifest = Manifest(
+            writer = TreeWriter(store, workspace, step.options, pool)
+            root = writer.write(os.fsencode(step.source), properties)
+        # All that is not said here stays as it was: meta-info, garbage collection, …
+        manifest = replace(
+            old,
             root_catalog=root.digest,
-            root_path=ROOT_PATH_MD5,
-            ttl=self._ttl,
-            revision=revision,
+            ttl=ttl,
+            revision=old.revision + 1,
             catalog_size=root.size,
             fqrn=self._fqrn,
-            certificate=self._store.put_bytes(self._keys.certificate_pem, ObjectKind.CERTIFICATE),
-            history=self._write_history(workspace, old, head, tag, description),
+            certificate=store.put_bytes(self._keys.certificate_pem, ObjectKind.CERTIFICATE),
             timestamp=now,
-            garbage_collectable=True,
+            alternative_paths=False,
         )
-        manifest = replace(manifest, reflog=self._write_reflog(workspace, manifest))
-        signed = sign_manifest(manifest, self._keys.key, self._store.algorithm)
-        self._target.replace(MANIFEST_PATH, signed)
-        uploaded = self._store.uploaded
+        if step.metainfo is not None:
+            metainfo = store.put_bytes(step.metainfo, ObjectKind.METAINFO)
+            manifest = replace(manifest, metainfo=metainfo)
+        manifest = self._with_history(store, workspace, manifest, old.history, tags)
+        manifest = replace(manifest, reflog=self._write_reflog(store, workspace, manifest))
+        self._target.replace(
+            MANIFEST_PATH, sign_manifest(manifest, self._keys.key, store.algorithm)
+        )
         return PublishResult(
-            revision,
+            manifest.revision,
             root.digest,
             root.counters["regular"],
             root.counters["file_size"],
             root.counters["nested"] + 1,
-            uploaded.objects - before.objects,
-            uploaded.bytes - before.bytes,
+            store.uploaded.objects,
+            store.uploaded.bytes,
         )
 
     def _manifest(self) -> Manifest | None:
@@ -179,29 +242,48 @@ class Publisher:
             )
         return manifest
 
-    def _write_history(
-        self, workspace: Path, old: Manifest | None, head: Tag, tag: str | None, description: str
-    ) -> Digest:
+    def _new_tags(self, step: _Step) -> Callable[[Tag], list[Tag]]:
+        """What the tags will be once the new head is known; a bad name is refused at once."""
         tags: tuple[Tag, ...] = ()
-        if old is not None and old.history is not None:
-            ref = ObjectRef(old.history, ObjectKind.HISTORY)
+        if step.old.history is not None:
+            ref = ObjectRef(step.old.history, ObjectKind.HISTORY)
             tags = read_tags(DirectoryStore(self._target.root).open(ref), str(ref))
-        path = workspace / "history"
-        moved = history.moved_trunk(tags, head, tag, description)
-        history.write_history(path, self._fqrn, moved, old.history if old else None)
-        return self._store.put_path(path, ObjectKind.HISTORY)[0]
+        if step.tag is not None:
+            history.check_new_name(step.tag, {tag.name for tag in tags})
+        return lambda head: history.moved_trunk(tags, head, step.tag, step.description)
 
-    def _write_reflog(self, workspace: Path, manifest: Manifest) -> Digest:
+    def _with_history(
+        self,
+        store: ContentStore,
+        workspace: Path,
+        manifest: Manifest,
+        previous: Digest | None,
+        tags: Callable[[Tag], list[Tag]],
+    ) -> Manifest:
+        head = Tag(
+            history.TRUNK,
+            manifest.root_catalog,
+            manifest.revision,
+            manifest.timestamp,
+            "current HEAD",
+            manifest.catalog_size,
+        )
+        path = workspace / "history"
+        history.write_history(path, self._fqrn, tags(head), previous)
+        return replace(manifest, history=store.put_path(path, ObjectKind.HISTORY)[0])
+
+    def _write_reflog(self, store: ContentStore, workspace: Path, manifest: Manifest) -> Digest:
         content = self._target.read(REFLOG_PATH)
         refs = history.read_reflog(content) if content is not None else []
         new = (
             (manifest.root_catalog, history.REFLOG_CATALOG),
             (manifest.certificate, history.REFLOG_CERTIFICATE),
             (manifest.history, history.REFLOG_HISTORY),
+            (manifest.metainfo, history.REFLOG_METAINFO),
         )
         refs += [(digest, kind, manifest.timestamp) for digest, kind in new if digest is not None]
         path = workspace / "reflog"
         history.write_reflog(path, self._fqrn, refs)
         written = path.read_bytes()
         self._target.replace(REFLOG_PATH, written)
-        return self._store.algorithm.digest(written)
+        return store.algorithm.digest(written)

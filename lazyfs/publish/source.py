@@ -13,6 +13,9 @@ from lazyfs.repository.xattr_blob import MAX_BYTES, MAX_ENTRIES
 MARKER = b".cvmfscatalog"
 """A file of this name in a directory begins a nested catalog there."""
 
+RESERVED = b".cvmfs"
+"""In the root, clients show snapshots under this name."""
+
 _XATTRS = (b"user.", b"security.capability")
 """What is published of extended attributes; the rest belongs to the publishing machine."""
 
@@ -95,6 +98,33 @@ def _read_xattrs(path: bytes) -> dict[bytes, bytes]:
     return found
 
 
-def has_marker(entries: list[SourceEntry]) -> bool:
-    """Whether a nested catalog begins in the directory that has these entries."""
-    return any(entry.name == MARKER and entry.is_file for entry in entries)
+def has_marker(entries: list[SourceEntry], path: bytes) -> bool:
+    """Whether a nested catalog begins at ``path``, the directory that has these entries.
+
+    Raises:
+        PublishError: the marker is no regular file, or stands in the repository's root, which
+            always has a catalog; the real server's check would call either damage.
+    """
+    marker = next((entry for entry in entries if entry.name == MARKER), None)
+    if marker is None:
+        return False
+    if not marker.is_file or not path:
+        raise PublishError(
+            "a catalog marker must be a regular file below the root",
+            path=path + b"/" + MARKER,
+            hint="remove it from the source",
+        )
+    return True
+
+
+def check_root(entries: list[SourceEntry]) -> None:
+    """Return if the entries may stand in a repository's root.
+
+    Raises:
+        PublishError: there is a marker, or a name that the format keeps for itself.
+    """
+    has_marker(entries, b"")
+    if any(entry.name == RESERVED for entry in entries):
+        raise PublishError(
+            "the name is reserved for snapshots", path=b"/" + RESERVED, hint="rename it"
+        )

@@ -13,7 +13,7 @@ from lazyfs.cas.codec import Codec
 from lazyfs.cas.digest import Algorithm, Digest, ObjectKind
 from lazyfs.publish.catalog_writer import CatalogWriter
 from lazyfs.publish.content import ContentStore, StoredFile
-from lazyfs.publish.source import SourceEntry, has_marker, read_directory, read_entry
+from lazyfs.publish.source import SourceEntry, check_root, has_marker, read_directory, read_entry
 
 CodecChoice = Callable[[bytes], Codec]
 """Chooses the codec of a file by its path in the repository."""
@@ -42,6 +42,8 @@ class TreeOptions:
 
     codec: CodecChoice = lambda path: Codec.ZLIB
     xattrs: bool = True
+    nanoseconds: bool = True
+    """Keep the fraction of modification times; older clients show whole seconds anyway."""
     progress: Progress = lambda files, size: None
 
 
@@ -85,8 +87,11 @@ class TreeWriter:
     ) -> WrittenCatalog:
         self._catalogs += 1
         file = self._workspace / f"{self._catalogs}.catalog"
-        with CatalogWriter(file, path, self._store.algorithm) as writer:
+        algorithm, nanoseconds = self._store.algorithm, self._options.nanoseconds
+        with CatalogWriter(file, path, algorithm, nanoseconds=nanoseconds) as writer:
             entries = read_directory(source, xattrs=self._options.xattrs)
+            if not path:
+                check_root(entries)
             writer.add_directory(entry, path, _links(entries))
             self._directory(writer, source, path, entries, properties)
             self._drain(0)
@@ -112,7 +117,7 @@ class TreeWriter:
                 below, at = folder + b"/" + child.name, where + b"/" + child.name
                 if child.is_dir:
                     inner = read_directory(below, xattrs=self._options.xattrs)
-                    nested = has_marker(inner)
+                    nested = has_marker(inner, at)
                     writer.add_directory(child, at, _links(inner), mountpoint=nested)
                     if nested:
                         self._nested(writer, below, at, child, properties)
