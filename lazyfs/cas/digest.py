@@ -107,6 +107,18 @@ class Digest:
         algorithm = Algorithm.MD5 if len(digits) == 32 else Algorithm.SHA1
         return cls(algorithm, bytes.fromhex(digits))
 
+    @classmethod
+    def parse_content(cls, text: str) -> Self:
+        """As `parse`, for the name of an object: MD5 names paths and nothing that is trusted.
+
+        Raises:
+            FormatError: the text has another form, or is an MD5 digest.
+        """
+        digest = cls.parse(text)
+        if digest.algorithm is Algorithm.MD5:
+            raise FormatError(f"an MD5 digest cannot name an object: {text}")
+        return digest
+
     @property
     def hex(self) -> str:
         """The hex digits alone."""

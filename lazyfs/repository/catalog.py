@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 from lazyfs.cas.digest import Algorithm, Digest
 from lazyfs.cas.store import ObjectHandle
 from lazyfs.errors import FormatError
 from lazyfs.repository.node import Node
-from lazyfs.repository.pathhash import path_hash
+from lazyfs.repository.pathhash import path_hash, printable
 from lazyfs.repository.row import COLUMNS, MAX_SIZE, check_name, node_from_row
 from lazyfs.repository.sqlite_file import SqliteFile, integer, text
 from lazyfs.repository.xattr_blob import parse_xattrs
@@ -17,7 +18,12 @@ SCHEMA_TOLERANCE = 0.0005
 """Schema versions are floating-point text; upstream compares them so."""
 
 NEWEST_SCHEMA = 2.5
-MAX_CHUNKS = 10_000_000
+MAX_ENTRIES = 2_000_000
+"""Of one directory; upstream warns at 500,000 entries of a whole catalog."""
+
+MAX_CHUNKS = 1_000_000
+"""Of one file; with chunks of 4 MiB it has 4 TiB."""
+
 COUNTERS = (
     "regular",
     "symlink",
@@ -70,11 +76,8 @@ class Catalog:
     def __init__(self, handle: ObjectHandle, digest: Digest, mountpoint: bytes) -> None:
         self.digest = digest
         self.mountpoint = mountpoint
-        where = mountpoint.decode(errors="backslashreplace") or "/"
-        self.name = f"catalog {digest}C at {where}"
-        self._file = SqliteFile(
-            handle, self.name, ("catalog", "chunks", "nested_catalogs", "properties")
-        )
+        self.name = f"catalog {digest}C at {printable(mountpoint)}"
+        self._file = SqliteFile(handle, self.name, ("catalog", "nested_catalogs", "properties"))
         try:
             self._read_schema()
         except BaseException:
@@ -86,24 +89,26 @@ class Catalog:
         self.properties = properties
         try:
             self.schema = float(properties.get("schema") or 1.0)
-            revision = int(properties.get("schema_revision") or 0)
         except ValueError as exc:
             raise FormatError("the schema version is no number", object=self.name) from exc
-        if self.schema > NEWEST_SCHEMA + SCHEMA_TOLERANCE:
+        if not 0 < self.schema <= NEWEST_SCHEMA + SCHEMA_TOLERANCE:
             raise FormatError(f"schema {self.schema} is not known", object=self.name)
+        self.root_prefix = properties.get("root_prefix", "").encode(errors="surrogateescape")
+        # What a schema revision added is told by the columns that are there.
         columns = self._file.columns("catalog")
-        legacy = "hardlinks" not in columns
+        has_owner = {"uid", "gid"} <= columns
         self._columns = COLUMNS.format(
             mtimens="mtimens" if "mtimens" in columns else "NULL",
-            owner="uid, gid" if {"uid", "gid"} <= columns else "0, 0",
+            owner="uid, gid" if has_owner else f"{os.geteuid()}, {os.getegid()}",
+            links="hardlinks" if "hardlinks" in columns else "1",
             xattr="xattr IS NOT NULL" if "xattr" in columns else "0",
         )
-        if legacy:
-            self._columns = self._columns.replace("hardlinks", "1")
         self._has_xattrs = "xattr" in columns
         self._nested_size = "size" if "size" in self._file.columns("nested_catalogs") else "0"
-        self._has_binds = revision >= 4 and bool(self._file.columns("bind_mountpoints"))
-        self.root_prefix = properties.get("root_prefix", "").encode(errors="surrogateescape")
+        self._has_binds = "bind_mountpoints" in self._file.tables
+        self._has_nested = any(
+            self._file.row(f"SELECT 1 FROM {table}") for table, _ in self._nested_tables()
+        )
 
     def close(self) -> None:
         """Close the database."""
@@ -117,8 +122,10 @@ class Catalog:
 
     def _outer(self, path: bytes) -> bytes:
         """The inverse of `_inner`."""
-        if not path.startswith(self.root_prefix):
-            raise FormatError("a nested catalog lies outside its parent", object=self.name)
+        if not path.startswith(self.root_prefix + b"/"):
+            raise FormatError(
+                "a nested catalog lies outside its parent", object=self.name, path=path
+            )
         return self.mountpoint + path[len(self.root_prefix) :]
 
     # --- entries ---------------------------------------------------------------------------
@@ -142,9 +149,12 @@ class Catalog:
             FormatError: a row cannot be.
         """
         rows = self._file.rows(
-            f"SELECT {self._columns} FROM catalog WHERE parent_1 = ? AND parent_2 = ?",
+            f"SELECT {self._columns} FROM catalog WHERE parent_1 = ? AND parent_2 = ?"
+            f" LIMIT {MAX_ENTRIES + 1}",
             *path_hash(self._inner(path)),
         )
+        if len(rows) > MAX_ENTRIES:
+            raise FormatError("too many entries in a directory", object=self.name, path=path)
         prefix, mountpoint = path + b"/", self.mountpoint
         return [node_from_row(r, prefix + check_name(r[0], path), mountpoint) for r in rows]
 
@@ -164,6 +174,8 @@ class Catalog:
         Raises:
             FormatError: a row cannot be, or there are too many.
         """
+        if "chunks" not in self._file.tables:
+            return []
         rows = self._file.rows(
             "SELECT offset, size, hash FROM chunks WHERE md5path_1 = ? AND md5path_2 = ?"
             f" ORDER BY offset ASC LIMIT {MAX_CHUNKS + 1}",
@@ -187,6 +199,8 @@ class Catalog:
         Raises:
             FormatError: the row cannot be.
         """
+        if not self._has_nested:
+            return None
         inner = self._inner(mountpoint)
         for table, size in self._nested_tables():
             row = self._file.row(
@@ -202,7 +216,9 @@ class Catalog:
         Raises:
             FormatError: a row cannot be.
         """
-        rows = self._file.rows(f"SELECT path, sha1, {self._nested_size} FROM nested_catalogs")
+        rows = self._file.rows(
+            f"SELECT path, sha1, {self._nested_size} FROM nested_catalogs LIMIT {MAX_ENTRIES}"
+        )
         return [self._nested(row) for row in rows]
 
     def _nested_tables(self) -> list[tuple[str, str]]:
@@ -213,7 +229,7 @@ class Catalog:
         path, digest, size = row
         raw = path if isinstance(path, bytes) else b""
         try:
-            found = Digest.parse(text(digest))
+            found = Digest.parse_content(text(digest))
         except FormatError as exc:
             raise FormatError(
                 "a nested catalog has no hash and cannot be loaded", object=self.name, path=raw
@@ -243,11 +259,15 @@ class Catalog:
     def counters(self) -> dict[str, int]:
         """All statistics counters by name, ``self_…`` and ``subtree_…``; missing ones are 0."""
         names = [prefix + name for prefix in ("self_", "subtree_") for name in COUNTERS]
-        if not self._file.columns("statistics"):
-            return dict.fromkeys(names, 0)
-        rows = self._file.rows("SELECT counter, value FROM statistics")
-        found = {text(name): integer(value, self.name) for name, value in rows}
+        found = self.stored_counters()
         return {name: found.get(name, 0) for name in names}
+
+    def stored_counters(self) -> dict[str, int]:
+        """The statistics counters that the catalog has, by name."""
+        if "statistics" not in self._file.tables:
+            return {}
+        rows = self._file.rows("SELECT counter, value FROM statistics LIMIT 1000")
+        return {text(name): integer(value, self.name) for name, value in rows}
 
     def max_rowid(self) -> int:
         """The largest row number, upstream's measure of inode ranges."""

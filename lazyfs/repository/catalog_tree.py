@@ -11,7 +11,7 @@ from lazyfs.cas.flight import SingleFlight
 from lazyfs.cas.store import ObjectRef, ObjectStore
 from lazyfs.errors import FormatError, LazyfsError, NotCached
 from lazyfs.repository.catalog import Catalog, NestedCatalog
-from lazyfs.repository.pathhash import ancestors, is_below
+from lazyfs.repository.pathhash import ancestors, is_below, printable
 
 MAX_NESTING = 128
 """Catalogs on the way from the root to a path; real repositories have fewer than ten."""
@@ -112,7 +112,7 @@ class CatalogTree:
         return self._flights.do(key, load)
 
     def _load(self, nested: NestedCatalog, *, fetch: bool) -> Catalog:
-        where = nested.mountpoint.decode(errors="surrogateescape") or "/"
+        where = printable(nested.mountpoint)
         ref = ObjectRef(
             nested.digest,
             ObjectKind.CATALOG,

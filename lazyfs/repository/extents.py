@@ -10,6 +10,7 @@ from lazyfs.cas.store import ExternalLocation, ObjectRef
 from lazyfs.errors import FormatError
 from lazyfs.repository.catalog import Chunk
 from lazyfs.repository.node import Node
+from lazyfs.repository.pathhash import printable
 from lazyfs.repository.view import Extent
 
 
@@ -23,7 +24,7 @@ def whole_extents(node: Node) -> tuple[Extent, ...]:
         return ()
     if node.digest is None:
         raise FormatError("the file has no content hash", path=node.path)
-    label = node.path.decode(errors="surrogateescape")
+    label = printable(node.path)
     external = ExternalLocation(node.path) if node.external else None
     ref = ObjectRef(
         node.digest, ObjectKind.FILE, node.codec, node.size, label=label, external=external
@@ -39,7 +40,7 @@ def chunk_extents(node: Node, chunks: Sequence[Chunk]) -> tuple[Extent, ...]:
     """
     if not chunks:
         raise FormatError("the file is chunked but has no chunks", path=node.path)
-    label = "Part of " + node.path.decode(errors="surrogateescape")
+    label = f"Part of {printable(node.path)}"
     extents = []
     end = 0
     for chunk in chunks:

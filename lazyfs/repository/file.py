@@ -51,9 +51,9 @@ class RepositoryFile(io.RawIOBase):
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Move the position; the new one."""
         self._check_open()
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
-        if base + offset < 0:
-            raise ValueError("negative seek position")
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}.get(whence)
+        if base is None or base + offset < 0:
+            raise ValueError(f"cannot seek to {offset} from {whence}")
         self._position = base + offset
         return self._position
 
@@ -65,8 +65,9 @@ class RepositoryFile(io.RawIOBase):
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
         """Read into ``buffer``; the bytes read, 0 at the end."""
         self._check_open()
-        piece = self.pread(len(memoryview(buffer)), self._position)
-        buffer[: len(piece)] = piece
+        view = memoryview(buffer).cast("B")
+        piece = self.pread(len(view), self._position)
+        view[: len(piece)] = piece
         self._position += len(piece)
         return len(piece)
 
@@ -76,6 +77,9 @@ class RepositoryFile(io.RawIOBase):
         Raises:
             LazyfsError: the object cannot be had.
         """
+        self._check_open()
+        if offset < 0:
+            raise ValueError("negative offset")
         if offset >= self._size or size <= 0:
             return b""
         index = bisect.bisect_right(self._offsets, offset) - 1

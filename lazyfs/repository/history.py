@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 from lazyfs.cas.digest import Digest
 from lazyfs.cas.store import ObjectHandle
-from lazyfs.errors import ConfigError, RevisionNotFound
-from lazyfs.repository.sqlite_file import SqliteFile, integer, text
+from lazyfs.errors import ConfigError, FormatError, RevisionNotFound
+from lazyfs.repository.sqlite_file import Row, SqliteFile, integer, text
 
 DATE_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
+MAX_TAGS = 200_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,20 +41,24 @@ def read_tags(handle: ObjectHandle, name: str) -> tuple[Tag, ...]:
         branch = "branch" if "branch" in columns else "''"
         rows = database.rows(
             f"SELECT name, hash, revision, timestamp, description, {size}, {branch} FROM tags"
-            " ORDER BY timestamp DESC, revision DESC"
+            f" ORDER BY timestamp DESC, revision DESC LIMIT {MAX_TAGS + 1}"
         )
-    return tuple(
-        Tag(
-            text(row[0]),
-            Digest.parse(text(row[1])),
-            integer(row[2], name),
-            integer(row[3], name),
-            text(row[4]),
-            integer(row[5], name),
-            text(row[6]),
-        )
-        for row in rows
-    )
+    if len(rows) > MAX_TAGS:
+        raise FormatError("too many tags", object=name)
+    return tuple(_tag(row, name) for row in rows)
+
+
+def _tag(row: Row, database: str) -> Tag:
+    name = text(row[0])
+    try:
+        digest = Digest.parse_content(text(row[1]))
+    except FormatError as exc:
+        raise FormatError(f"tag {name!r} has no root catalog", object=database) from exc
+    size = integer(row[5], database)
+    if size < 0:
+        raise FormatError(f"tag {name!r} has a negative size", object=database)
+    revision, timestamp = integer(row[2], database), integer(row[3], database)
+    return Tag(name, digest, revision, timestamp, text(row[4]), size, text(row[6]))
 
 
 def find_tag(tags: tuple[Tag, ...], name: str) -> Tag:
@@ -77,6 +82,8 @@ def find_date(tags: tuple[Tag, ...], date: str) -> Tag:
     """
     try:
         moment = datetime.datetime.strptime(date, DATE_FORMAT).replace(tzinfo=datetime.UTC)
+        if moment.strftime(DATE_FORMAT) != date:
+            raise ValueError("digits are missing")
     except ValueError as exc:
         raise ConfigError(f"not a date: {date!r}", hint="write YYYY-MM-DDTHH:MM:SSZ") from exc
     fitting = [t for t in tags if not t.branch and t.timestamp <= moment.timestamp()]

@@ -6,6 +6,7 @@ Source: upstream ``manifest.cc``; numbers are parsed as leniently as there, dige
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from lazyfs.cas.digest import Algorithm, Digest
@@ -67,8 +68,8 @@ def parse_manifest(text: bytes) -> Manifest:
     if missing:
         raise FormatError(f"incomplete, without {', '.join(missing)}", object="manifest")
     return Manifest(
-        root_catalog=_digest(fields[b"C"]),
-        root_path=_digest(fields[b"R"]),
+        root_catalog=_digest(fields[b"C"], Digest.parse_content),
+        root_path=_digest(fields[b"R"], Digest.parse),
         ttl=_number(fields[b"D"]),
         revision=_number(fields[b"S"]),
         catalog_size=_number(fields.get(b"B", b"")),
@@ -115,12 +116,12 @@ def _number(value: bytes) -> int:
     return int(match[0]) & 0xFFFFFFFFFFFFFFFF if match else 0
 
 
-def _digest(value: bytes) -> Digest:
+def _digest(value: bytes, parse: Callable[[str], Digest]) -> Digest:
     try:
-        return Digest.parse(value.decode("ascii", "replace"))
+        return parse(value.decode("ascii", "replace"))
     except FormatError as exc:
         raise FormatError(exc.message, object="manifest") from exc
 
 
 def _optional_digest(value: bytes | None) -> Digest | None:
-    return None if value is None else _digest(value)
+    return None if value is None else _digest(value, Digest.parse_content)

@@ -38,6 +38,14 @@ def normalize(path: bytes | str) -> bytes:
     return result
 
 
+def printable(path: bytes) -> str:
+    """``path`` for people, logs and labels: one line whatever bytes it has; ``/`` for the root."""
+    text = path.decode(errors="backslashreplace") or "/"
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 def is_below(path: bytes, ancestor: bytes) -> bool:
     """Whether ``path`` is ``ancestor`` or lies below it, at a component border."""
     return path == ancestor or path.startswith(ancestor + b"/")

@@ -17,11 +17,15 @@ from lazyfs.repository.extents import chunk_extents, whole_extents
 from lazyfs.repository.file import RepositoryFile
 from lazyfs.repository.node import Node
 from lazyfs.repository.pathhash import normalize
+from lazyfs.repository.resolve import resolve
 from lazyfs.repository.symlinks import expand
 from lazyfs.repository.view import Extent
 
 DEFAULT_TTL = 240
 """Seconds, where the root catalog states none (upstream: ``catalog.h``)."""
+
+MAX_TTL = 30 * 86400
+"""Seconds; a mount that looks more rarely than this does not look at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +112,7 @@ class Revision:
     @property
     def ttl(self) -> int:
         """Seconds after which a newer revision should be looked for."""
-        return self._tree.root.number("TTL", DEFAULT_TTL)
+        return min(max(1, self._tree.root.number("TTL", DEFAULT_TTL)), MAX_TTL)
 
     def counters(self) -> dict[str, int]:
         """Entries and bytes of the whole repository by counter name."""
@@ -121,7 +125,7 @@ class Revision:
 
     def catalog_info(self, path: bytes) -> CatalogInfo:
         """The catalog that has the row of ``path``."""
-        catalog = self._tree.holder(path, fetch=self._fetch)
+        catalog = self._tree.holder(normalize(path), fetch=self._fetch)
         return CatalogInfo(catalog.mountpoint, catalog.digest, sum_counters(catalog.counters()))
 
     def open_catalogs(self) -> list[bytes]:
@@ -183,26 +187,10 @@ class Revision:
 
         Raises:
             PathNotFound: it does not exist, or a link leads out of the repository.
-            PathError: more than 40 links.
+            PathError: it climbs above the root, or over more than 40 links.
         """
-        left = normalize(path).split(b"/")[1:]
-        at, links = b"", 0
-        node = self.lookup(at)
-        while left:
-            name, left = left[0], left[1:]
-            node = self.lookup(at + b"/" + name)
-            if node.is_symlink and (left or follow):
-                links += 1
-                if links > 40:
-                    raise PathError("too many symbolic links", path=node.path)
-                target = self.readlink(node)
-                if target.startswith(b"/"):
-                    raise PathNotFound(f"the link leads out to {target!r}", path=node.path)
-                left = normalize(at + b"/" + target).split(b"/")[1:] + left
-                at, node = b"", self.lookup(b"")
-            else:
-                at = node.path
-        return node
+        mounted_at = b"/cvmfs/" + self.fqrn.encode()
+        return resolve(self, path, follow=follow, mounted_at=mounted_at)
 
     def readlink(self, node: Node) -> bytes:
         """The link's target with its variables expanded.

@@ -26,10 +26,12 @@ HASH_SHIFT = 8
 CODEC_SHIFT = 11
 BITS = 0x7
 
+NANOSECONDS = 1_000_000_000
+
 MAX_SIZE = 1 << 62
 """Bytes of a file; beyond it arithmetic with offsets would overflow 64 bits."""
 
-COLUMNS = "name, flags, mode, size, mtime, {mtimens}, {owner}, hardlinks, hash, symlink, {xattr}"
+COLUMNS = "name, flags, mode, size, mtime, {mtimens}, {owner}, {links}, hash, symlink, {xattr}"
 """Columns in the order that `node_from_row` takes; the braces depend on the schema revision."""
 
 _ALGORITHMS = {0: Algorithm.SHA1, 1: Algorithm.RMD160, 2: Algorithm.SHAKE128}
@@ -45,6 +47,7 @@ _TYPES = frozenset(
         stat.S_IFBLK,
     )
 )
+_TYPE_MASK = 0o170000
 _NUMBERS = frozenset((int,))
 
 
@@ -62,7 +65,7 @@ def node_from_row(row: Row, path: bytes, catalog: bytes) -> Node:
     _, flags, mode, size, mtime, mtimens, uid, gid, links, digest, target, has_xattrs = row
     if {type(n) for n in (flags, mode, size, mtime, uid, gid, links)} != _NUMBERS:
         raise FormatError("a number is expected in the catalog row", path=path)
-    kind = stat.S_IFMT(mode)
+    kind = mode & _TYPE_MASK
     if kind not in _TYPES or not 0 <= size <= MAX_SIZE:
         raise FormatError(f"mode {mode:o} or size {size} cannot be", path=path)
     is_file = kind == stat.S_IFREG
@@ -75,7 +78,8 @@ def node_from_row(row: Row, path: bytes, catalog: bytes) -> Node:
         path,
         mode & 0o177777,
         0 if is_device else size,
-        mtime * 1_000_000_000 + (mtimens if type(mtimens) is int else 0),
+        mtime * NANOSECONDS
+        + (mtimens if type(mtimens) is int and 0 <= mtimens < NANOSECONDS else 0),
         uid & 0xFFFFFFFF,
         gid & 0xFFFFFFFF,
         max(1, links & 0xFFFFFFFF),

@@ -50,9 +50,10 @@ def parse_signed(data: bytes, name: str) -> SignedDocument:
     line, newline, signature = data[at + 1 + len(SEPARATOR) :].partition(b"\n")
     if not newline:
         raise FormatError("no signature after the digest", object=name)
-    digest = Digest.parse(line.decode("ascii", "replace"))
-    if digest.algorithm is Algorithm.MD5:
-        raise FormatError("an MD5 digest cannot be trusted", object=name)
+    try:
+        digest = Digest.parse_content(line.decode("ascii", "replace"))
+    except FormatError as exc:
+        raise FormatError(exc.message, object=name) from exc
     if digest.algorithm.digest(text) != digest:
         raise HashMismatch("the digest does not fit the text", object=name)
     return SignedDocument(text, digest, signature)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from collections.abc import Iterable
@@ -10,13 +11,17 @@ from typing import Any, Self
 from urllib.parse import quote
 
 from lazyfs.cas.store import ObjectHandle
-from lazyfs.errors import FormatError
+from lazyfs.errors import CacheError, FormatError
 
 PAGE_CACHE_KIB = 256
 """Memory of one open file's page cache; the kernel caches the file anyway."""
 
 MAX_VALUE_BYTES = 1 << 20
 """Longest text or blob that is taken from a row."""
+
+_MAX_OBJECTS = 1000
+_MAX_PROPERTIES = 1000
+_MAX_PROPERTY_BYTES = 1 << 16
 
 _STEPS_PER_CALL = 100_000
 _MAX_STEPS = 2_000_000_000
@@ -36,6 +41,7 @@ class SqliteFile:
 
     Raises:
         FormatError: it is no SQLite database, or not of that shape.
+        CacheError: SQLite cannot open the file.
     """
 
     def __init__(self, handle: ObjectHandle, name: str, tables: Iterable[str]) -> None:
@@ -43,7 +49,13 @@ class SqliteFile:
         self._handle = handle
         self._lock = threading.Lock()
         self._budget = 0
-        self._database = self._open()
+        self.tables: frozenset[str] = frozenset()
+        """Names of all tables."""
+        try:
+            self._database = self._open()
+        except BaseException:
+            handle.close()
+            raise
         try:
             self._prepare(frozenset(tables))
         except BaseException:
@@ -52,12 +64,23 @@ class SqliteFile:
 
     def _open(self) -> sqlite3.Connection:
         path = self._handle.path
-        if path is not None:
-            uri = f"file:{quote(str(path))}?mode=ro&immutable=1"
-            return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
-        database = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
-        database.deserialize(self._handle.pread(self._handle.size, 0))
+        # A damaged file is unlinked while others have it open; then the handle alone has it.
+        if path is not None and path.exists():
+            uri = f"file:{quote(os.fsencode(path))}?mode=ro&immutable=1"
+            return self._connect(uri)
+        database = self._connect(":memory:")
+        try:
+            database.deserialize(self._handle.pread(self._handle.size, 0))
+        except sqlite3.Error as exc:
+            database.close()
+            raise FormatError(f"not a database: {exc}", object=self.name) from exc
         return database
+
+    def _connect(self, uri: str) -> sqlite3.Connection:
+        try:
+            return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
+        except sqlite3.Error as exc:
+            raise CacheError(f"cannot open the database: {exc}", object=self.name) from exc
 
     def _prepare(self, tables: frozenset[str]) -> None:
         database = self._database
@@ -65,13 +88,16 @@ class SqliteFile:
         database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_VALUE_BYTES)
         database.set_progress_handler(self._spend, _STEPS_PER_CALL)
         for pragma in ("trusted_schema = OFF", "query_only = ON", "cell_size_check = ON"):
-            database.execute(f"PRAGMA {pragma}")
-        database.execute(f"PRAGMA cache_size = -{PAGE_CACHE_KIB}")
-        found = self.rows("SELECT type, name FROM sqlite_master")
-        kinds = {kind for kind, _ in found}
-        if not kinds <= {b"table", b"index"}:
-            raise FormatError("the database has views or triggers", object=self.name)
-        missing = tables - {text(name) for kind, name in found if kind == b"table"}
+            self.rows(f"PRAGMA {pragma}")
+        self.rows(f"PRAGMA cache_size = -{PAGE_CACHE_KIB}")
+        found = self.rows(f"SELECT type, name, rootpage FROM sqlite_master LIMIT {_MAX_OBJECTS}")
+        # A view, a trigger and a virtual table have no page of their own.
+        if any(kind not in (b"table", b"index") or not page for kind, _, page in found):
+            raise FormatError(
+                "the database has views, triggers or virtual tables", object=self.name
+            )
+        self.tables = frozenset(text(name) for kind, name, _ in found if kind == b"table")
+        missing = tables - self.tables
         if missing:
             raise FormatError(f"no table {', '.join(sorted(missing))}", object=self.name)
 
@@ -103,7 +129,10 @@ class SqliteFile:
 
     def properties(self) -> dict[str, str]:
         """The key-value pairs of the table ``properties``."""
-        rows = self.rows("SELECT key, value FROM properties")
+        rows = self.rows(
+            f"SELECT key, value FROM properties WHERE length(value) <= {_MAX_PROPERTY_BYTES}"
+            f" LIMIT {_MAX_PROPERTIES}"
+        )
         return {text(key): text(value) for key, value in rows}
 
     def close(self) -> None:

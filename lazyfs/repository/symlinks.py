@@ -16,7 +16,7 @@ def expand(target: bytes, variables: Mapping[str, str]) -> bytes:
     pieces = []
     at = 0
     while (start := target.find(b"$(", at)) >= 0:
-        end = target.find(b")", start + 3)
+        end = target.find(b")", start + 2)
         if end < 0:
             break
         name, has_default, default = target[start + 2 : end].partition(b":-")

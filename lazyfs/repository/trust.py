@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
@@ -31,6 +31,8 @@ from lazyfs.repository.signed import SignedDocument, parse_signed
 from lazyfs.repository.whitelist import Whitelist, is_listed, parse_fingerprint, parse_whitelist
 
 _MAX_KEY_FILE = 1 << 20
+_KEY_HINT = "give --pubkey FILE or set CVMFS_PUBLIC_KEY or CVMFS_KEYS_DIR"
+_PEM_BLOCK = re.compile(rb"-----BEGIN PUBLIC KEY-----.*?-----END PUBLIC KEY-----\s*", re.DOTALL)
 _REVISION_LINE = re.compile(rb"<\s*(\S+)\s+([0-9]{1,20})\s*$")
 
 
@@ -63,30 +65,39 @@ class Blacklist:
 
 
 def load_master_keys(paths: Sequence[Path]) -> tuple[MasterKey, ...]:
-    """The keys in files and in folders (there: all ``*.pub``).
+    """The keys in files (one or several each) and in folders (there: all ``*.pub``).
 
     Raises:
-        ConfigError: no key at all, or a file that is none. One bad file is an error, as for the
+        ConfigError: no key at all, or a file that has none. One bad file is an error, as for the
             real client: a key that silently does not count helps nobody.
     """
     files: list[Path] = []
     for path in paths:
         files += sorted(path.glob("*.pub")) if path.is_dir() else [path]
     if not files:
-        raise ConfigError(
-            "no master public key",
-            hint="give --pubkey FILE or set CVMFS_PUBLIC_KEY or CVMFS_KEYS_DIR",
-        )
-    return tuple(MasterKey(path, _load_key(path)) for path in files)
+        where = ", ".join(str(path) for path in paths) or "the configuration"
+        raise ConfigError(f"no master public key in {where}", hint=_KEY_HINT)
+    return tuple(MasterKey(path, key) for path in files for key in _load_keys(path))
 
 
-def _load_key(path: Path) -> rsa.RSAPublicKey:
+def _load_keys(path: Path) -> list[rsa.RSAPublicKey]:
     try:
         with path.open("rb") as file:
-            key = serialization.load_pem_public_key(file.read(_MAX_KEY_FILE))
+            content = file.read(_MAX_KEY_FILE)
     except OSError as exc:
-        raise ConfigError(f"cannot read the key: {exc.strerror}", path=str(path)) from exc
-    except ValueError as exc:
+        raise ConfigError(
+            f"cannot read the master key: {exc.strerror}", path=str(path), hint=_KEY_HINT
+        ) from exc
+    blocks = _PEM_BLOCK.findall(content)
+    if not blocks:
+        raise ConfigError("not a public key in PEM form", path=str(path), hint=_KEY_HINT)
+    return [_load_key(block, path) for block in blocks]
+
+
+def _load_key(pem: bytes, path: Path) -> rsa.RSAPublicKey:
+    try:
+        key = serialization.load_pem_public_key(pem)
+    except (ValueError, UnsupportedAlgorithm) as exc:
         raise ConfigError("not a public key in PEM form", path=str(path)) from exc
     if not isinstance(key, rsa.RSAPublicKey):
         raise ConfigError("not an RSA key", path=str(path))
@@ -146,7 +157,7 @@ def verify_manifest(document: SignedDocument, certificate_pem: bytes) -> bytes:
     try:
         certificate = x509.load_pem_x509_certificate(certificate_pem)
         key = certificate.public_key()
-    except ValueError as exc:
+    except (ValueError, x509.InvalidVersion, UnsupportedAlgorithm) as exc:
         raise FormatError("not an X.509 certificate in PEM form", object="certificate") from exc
     if not isinstance(key, rsa.RSAPublicKey):
         raise FormatError("the certificate has no RSA key", object="certificate")
@@ -158,7 +169,7 @@ def verify_manifest(document: SignedDocument, certificate_pem: bytes) -> bytes:
             padding.PKCS1v15(),
             hashes.SHA1(),
         )
-    except InvalidSignature as exc:
+    except (InvalidSignature, ValueError) as exc:
         raise SignatureError(
             "the manifest is not signed by the repository's certificate", object="manifest"
         ) from exc

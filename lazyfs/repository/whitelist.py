@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from lazyfs.cas.digest import Digest
 from lazyfs.errors import FormatError
+from lazyfs.repository.pathhash import printable
 
 WHITELIST_PATH = ".cvmfswhitelist"
 
@@ -50,16 +51,27 @@ def parse_whitelist(text: bytes) -> Whitelist:
         )
     created, expires = _stamp(lines[0]), _stamp(lines[1][1:])
     rest = lines[3:]
-    if rest and rest[0].startswith(b"Vpkcs7"):
-        raise FormatError(
-            "signed by PKCS#7, which is not supported",
-            object="whitelist",
-            hint="ask the publisher for a whitelist signed by a master key",
-        )
+    _refuse_options(rest)
     fingerprints = tuple(found for line in rest if (found := parse_fingerprint(line)))
     if len(fingerprints) > _MAX_FINGERPRINTS:
         raise FormatError("too many fingerprints", object="whitelist")
     return Whitelist(created, expires, lines[2][1:].decode("utf-8", "replace"), fingerprints)
+
+
+def _refuse_options(lines: list[bytes]) -> None:
+    """Raise if the whitelist wants a check that is not made: to pass over it would be a hole."""
+    if lines and lines[0].startswith(b"V"):
+        raise FormatError(
+            f"verified by {printable(lines[0][1:40])}, which is not supported",
+            object="whitelist",
+            hint="ask the publisher for a whitelist signed by a master key",
+        )
+    if lines and lines[0].startswith(b"W"):
+        raise FormatError(
+            "wants the certificate to be verified by authorities, which is not supported",
+            object="whitelist",
+            hint="ask the publisher for a whitelist without that option",
+        )
 
 
 def dump_whitelist(whitelist: Whitelist) -> bytes:
