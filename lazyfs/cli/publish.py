@@ -12,6 +12,7 @@ from lazyfs.cas.codec import Codec
 from lazyfs.cas.digest import Algorithm
 from lazyfs.cli.options import JsonOption
 from lazyfs.cli.output import human_bytes, print_json, print_line, progress_bar
+from lazyfs.config.files import check_fqrn
 from lazyfs.errors import ConfigError
 from lazyfs.publish.cutter import ChunkSizes
 from lazyfs.publish.keys import RepositoryKeys
@@ -26,7 +27,8 @@ TargetArgument = Annotated[
 ]
 KeysOption = Annotated[Path, typer.Option("--keys", help="Folder with the repository's keys.")]
 HashOption = Annotated[str, typer.Option("--hash", help="sha1, rmd160 or shake128.")]
-TtlOption = Annotated[int, typer.Option(help="Seconds until clients look for a new revision.")]
+TTL_HELP = "Seconds until clients look for a new revision."
+HASHES = ("sha1", "rmd160", "shake128")
 
 
 def register(app: typer.Typer) -> None:
@@ -43,19 +45,18 @@ def _publisher(
     folder: Path,
     fqrn: str,
     key_folder: Path,
-    algorithm: str,
-    ttl: int,
+    *,
+    algorithm: str | None = None,
+    ttl: int | None = None,
     chunks: str | None = None,
 ) -> Publisher:
-    try:
-        chosen = Algorithm[algorithm.upper()]
-    except KeyError:
-        raise ConfigError(f"unknown hash {algorithm!r}", hint="sha1, rmd160, shake128") from None
+    if algorithm is not None and algorithm not in HASHES:
+        raise ConfigError(f"unknown hash {algorithm!r}", hint=", ".join(HASHES))
     return Publisher(
         DirectoryTarget(folder),
         RepositoryKeys.load(key_folder, fqrn),
         fqrn,
-        algorithm=chosen,
+        algorithm=Algorithm[algorithm.upper()] if algorithm is not None else None,
         sizes=_chunk_sizes(chunks),
         ttl=ttl,
     )
@@ -68,20 +69,22 @@ def _chunk_sizes(text: str | None) -> ChunkSizes:
         low, average, high = (int(word) << 10 for word in text.split(","))
     except ValueError:
         raise ConfigError(f"not chunk sizes: {text!r}", hint="write MIN,AVG,MAX in KiB") from None
-    if not 32 <= low < average < high:
-        raise ConfigError("chunk sizes must grow", hint="write MIN,AVG,MAX in KiB")
     return ChunkSizes(low, average, high)
 
 
 def keys(
     fqrn: FqrnArgument,
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the keys are written.")],
+    json: JsonOption = False,
 ) -> None:
     """Make the keys of a new repository: FQRN.masterkey, .pub, .key and .crt.
 
     Examples:  lazyfs publish keys data.example.org keys  ·  lazyfs publish keys REPO ~/keys
     """
-    RepositoryKeys.generate(fqrn).save(folder, fqrn)
+    RepositoryKeys.generate(check_fqrn(fqrn)).save(folder, fqrn)
+    if json:
+        print_json({"fqrn": fqrn, "public_key": str(folder / f"{fqrn}.pub")})
+        return
     print_line(f"give clients {folder / fqrn}.pub; keep {fqrn}.masterkey away from servers")
 
 
@@ -90,7 +93,7 @@ def init(
     folder: TargetArgument,
     key_folder: KeysOption = Path("keys"),
     hash_: HashOption = "sha1",
-    ttl: TtlOption = DEFAULT_TTL,
+    ttl: Annotated[int, typer.Option(min=1, help=TTL_HELP)] = DEFAULT_TTL,
     json: JsonOption = False,
 ) -> None:
     """Make a repository with an empty revision.
@@ -98,7 +101,7 @@ def init(
     Examples:  lazyfs publish init data.example.org /srv/cvmfs/data.example.org --keys keys  ·
     lazyfs publish init REPO DIR --hash shake128 --ttl 60
     """
-    _show(_publisher(folder, fqrn, key_folder, hash_, ttl).init(), json=json)
+    _show(_publisher(folder, fqrn, key_folder, algorithm=hash_, ttl=ttl).init(), json=json)
 
 
 def dir_(
@@ -114,8 +117,7 @@ def dir_(
     chunks: Annotated[
         str | None, typer.Option(metavar="MIN,AVG,MAX", help="Chunk sizes in KiB.")
     ] = None,
-    hash_: HashOption = "sha1",
-    ttl: TtlOption = DEFAULT_TTL,
+    ttl: Annotated[int | None, typer.Option(min=1, help=f"{TTL_HELP} Default: as before.")] = None,
     json: JsonOption = False,
 ) -> None:
     """Publish a directory as the whole content of a new revision.
@@ -125,7 +127,7 @@ def dir_(
     Examples:  lazyfs publish dir data.example.org /srv/cvmfs/data.example.org tree --keys keys  ·
     lazyfs publish dir REPO DIR tree --tag v1 --json
     """
-    publisher = _publisher(folder, fqrn, key_folder, hash_, ttl, chunks)
+    publisher = _publisher(folder, fqrn, key_folder, ttl=ttl, chunks=chunks)
     codec = Codec.NONE if uncompressed else Codec.ZLIB
     with progress_bar("publishing") as advance:
         options = TreeOptions(
@@ -140,14 +142,13 @@ def resign(
     folder: TargetArgument,
     key_folder: KeysOption = Path("keys"),
     days: Annotated[int, typer.Option(min=1, help="How long it shall hold.")] = WHITELIST_DAYS,
-    hash_: HashOption = "sha1",
 ) -> None:
     """Renew the whitelist before it expires.
 
     Examples:  lazyfs publish resign data.example.org DIR --keys keys  ·
     lazyfs publish resign data.example.org DIR --days 60
     """
-    _publisher(folder, fqrn, key_folder, hash_, DEFAULT_TTL).renew_whitelist(days=days)
+    _publisher(folder, fqrn, key_folder).renew_whitelist(days=days)
 
 
 def _show(result: PublishResult, *, json: bool) -> None:

@@ -113,7 +113,7 @@ class Publisher:
         if self._target.read(MANIFEST_PATH) is not None:
             raise PublishError("there is a repository already", path=str(self._target.root))
         self._target.prepare()
-        self.renew_whitelist()
+        self._sign_whitelist(self._algorithm or Algorithm.SHA1, WHITELIST_DAYS)
         self._target.replace(
             ".cvmfs_master_replica", b"This file marks the repository as replicatable\n"
         )
@@ -130,9 +130,14 @@ class Publisher:
                 return self._publish(_Step(Path(empty), seed, metainfo), workspace)
 
     def renew_whitelist(self, *, days: int = WHITELIST_DAYS) -> None:
-        """Sign a whitelist that is valid for ``days`` from now."""
-        old = self._manifest()
-        algorithm = self._algorithm_after(old)
+        """Sign a whitelist that is valid for ``days`` from now.
+
+        Raises:
+            PublishError: there is no repository, or its folder cannot be written.
+        """
+        self._sign_whitelist(self._algorithm_after(self._existing()), days)
+
+    def _sign_whitelist(self, algorithm: Algorithm, days: int) -> None:
         now = datetime.datetime.now(datetime.UTC)
         whitelist = make_whitelist(self._fqrn, self._keys, algorithm, now=now, days=days)
         self._target.replace(
@@ -158,14 +163,7 @@ class Publisher:
         if not source.is_dir():
             raise PublishError("not a directory", path=str(source))
         with self._work() as workspace:
-            old = self._manifest()
-            if old is None:
-                raise PublishError(
-                    "no repository in this folder",
-                    path=str(self._target.root),
-                    hint="make one with 'lazyfs publish init'",
-                )
-            step = _Step(source, old, None, options or TreeOptions(), tag, description)
+            step = _Step(source, self._existing(), None, options or TreeOptions(), tag, description)
             return self._publish(step, workspace)
 
     @contextlib.contextmanager
@@ -182,10 +180,19 @@ class Publisher:
                     f"cannot publish: {exc.strerror}", path=str(exc.filename or "")
                 ) from exc
 
-    def _algorithm_after(self, old: Manifest | None) -> Algorithm:
-        if self._algorithm is not None:
-            return self._algorithm
-        return old.root_catalog.algorithm if old is not None else Algorithm.SHA1
+    def _algorithm_after(self, old: Manifest) -> Algorithm:
+        return self._algorithm or old.root_catalog.algorithm
+
+    def _existing(self) -> Manifest:
+        """The manifest of the repository that must be there."""
+        manifest = self._manifest()
+        if manifest is None:
+            raise PublishError(
+                "no repository in this folder",
+                path=str(self._target.root),
+                hint="make one with 'lazyfs publish init'",
+            )
+        return manifest
 
     def _publish(self, step: _Step, workspace: Path) -> PublishResult:
         old, now = step.old, int(time.time())
