@@ -74,6 +74,8 @@ class FaultyServer:
         self._connections: set[socket.socket] = set()
         self._listener: socket.socket | None = None
         self._port = 0
+        self.accepted = 0
+        """Connections so far."""
         self.restart()
 
     # --- faults ----------------------------------------------------------------------------
@@ -174,6 +176,7 @@ class FaultyServer:
             with self._lock:
                 alive = self._listener is listener
                 if alive:
+                    self.accepted += 1
                     self._connections.add(connection)
             if not alive:
                 connection.close()

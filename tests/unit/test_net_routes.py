@@ -87,7 +87,7 @@ def test_a_folder_needs_no_proxy() -> None:
 
 
 def test_at_most_so_many_servers_are_kept() -> None:
-    assert routes(replace(BASE, max_servers=2).mirrors.urls == (A, B))
+    assert routes(replace(BASE, max_servers=2)).mirrors.urls == (A, B)
 
 
 def test_with_geographic_order_the_nearest_are_kept() -> None:
