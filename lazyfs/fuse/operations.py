@@ -10,6 +10,7 @@ from itertools import count
 
 from lazyfs.cas.store import ObjectStore
 from lazyfs.fuse.blocking import Workers
+from lazyfs.fuse.buffers import Buffers
 from lazyfs.fuse.directories import OpenDirectory
 from lazyfs.fuse.errnos import Answer, Refusal, errno_of, is_failure
 from lazyfs.fuse.failures import FailureLog
@@ -64,6 +65,7 @@ class Operations:
         self._statistics = statistics
         self._ahead = ahead
         self._numbers = count(1)
+        self._buffers = Buffers()
         self._files: dict[int, OpenFile] = {}
         self._directories: dict[int, OpenDirectory] = {}
         self._contents: weakref.WeakValueDictionary[int, Content] = weakref.WeakValueDictionary()
@@ -155,7 +157,7 @@ class Operations:
         content = self._contents.get(nodeid) or await self._content(known)
         handle = next(self._numbers)
         self._files[handle] = OpenFile(
-            content, self.pool, self._workers, self.prefetcher, self._ahead
+            content, self.pool, self._workers, self.prefetcher, self._ahead, self._buffers
         )
         self._statistics.open_files = len(self._files)
         return Opened(handle, known.node.direct_io)
@@ -171,8 +173,10 @@ class Operations:
         self._contents[known.nodeid] = content
         return content
 
-    async def read(self, handle: int, offset: int, size: int) -> bytearray:
+    async def read(self, handle: int, offset: int, size: int) -> memoryview:
         """Bytes of an open file: just ``size`` of them, fewer only at its end.
+
+        They are valid until the caller's next await.
 
         Raises:
             Refusal: there is no such handle.

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 from lazyfs.fuse.blocking import Workers, run_blocking
+from lazyfs.fuse.buffers import Buffers
 from lazyfs.fuse.objects import ObjectPool, PooledObject
 from lazyfs.fuse.prefetch import Prefetcher
 from lazyfs.fuse.readahead import SequentialReader
@@ -51,9 +52,10 @@ class OpenFile:
         workers: For reads that have to wait for the disk.
         prefetcher: Gets the chunks that a sequential reader will want.
         ahead: How many of them.
+        buffers: Where the answers are put together.
     """
 
-    __slots__ = ("_held", "_pool", "_prefetcher", "_sequence", "_workers", "content")
+    __slots__ = ("_buffers", "_held", "_pool", "_prefetcher", "_sequence", "_workers", "content")
 
     def __init__(
         self,
@@ -62,23 +64,26 @@ class OpenFile:
         workers: Workers,
         prefetcher: Prefetcher,
         ahead: int,
+        buffers: Buffers,
     ) -> None:
         self.content = content
+        self._buffers = buffers
         self._pool = pool
         self._workers = workers
         self._prefetcher = prefetcher
         self._held: OrderedDict[int, PooledObject] = OrderedDict()
         self._sequence = SequentialReader(ahead if len(content.extents) > 1 else 0)
 
-    async def read(self, offset: int, size: int) -> bytearray:
+    async def read(self, offset: int, size: int) -> memoryview:
         """The bytes at ``offset``: ``size`` of them, fewer only at the end of the file.
+
+        They are valid until the caller's next await, see `Buffers`.
 
         Raises:
             LazyfsError: an object cannot be had.
         """
         end = min(offset + size, self.content.size)
-        buffer = bytearray(max(0, end - offset))
-        view = memoryview(buffer)
+        buffer, view = self._buffers.take(max(0, end - offset))
         index = 0
         at = offset
         while at < end:
@@ -89,8 +94,9 @@ class OpenFile:
             if done < length:
                 await self._read_piece(index, start + done, target[done:])
             at += length
-        self._look_ahead(offset, len(buffer), index)
-        return buffer
+        self._look_ahead(offset, len(view), index)
+        self._buffers.give(buffer)
+        return view
 
     async def _read_piece(self, index: int, start: int, target: memoryview) -> None:
         pooled = await self._pool.acquire(self.content.extents[index].ref)
