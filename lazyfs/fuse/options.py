@@ -10,6 +10,7 @@ from lazyfs.errors import ConfigError
 _IGNORED = frozenset(
     (
         "ro",
+        "rw",
         "defaults",
         "_netdev",
         "auto",
@@ -32,7 +33,8 @@ _IGNORED = frozenset(
         "remount",
     )
 )
-"""Options that are always so, that the kernel gets anyway, or that only mount(8) looks at."""
+"""Options that are always so, that the kernel gets anyway, or that only mount(8) looks at. It
+passes ``rw`` unless told otherwise; a repository is mounted read-only all the same."""
 
 _YES: Mapping[str, tuple[str, str]] = {
     "allow_other": ("LAZYFS_ALLOW_OTHER", "yes"),
@@ -73,14 +75,12 @@ def parse_options(text: str) -> MountOptions:
     """The options in ``text``, separated by commas.
 
     Raises:
-        ConfigError: an option is unknown, or the mount would have to be writable.
+        ConfigError: an option is unknown.
     """
     overrides: dict[str, str] = {}
     kernel: set[str] = set()
     for word in filter(None, text.split(",")):
         name, has_value, value = word.partition("=")
-        if word == "rw":
-            raise ConfigError("a repository can only be mounted read-only", hint="leave out rw")
         if name in _YES and not has_value:
             parameter, setting = _YES[name]
             overrides[parameter] = setting

@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import select
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.mounts import END_SECONDS, mounted, run, run_ok
+from support.publishing import PublishedRepository, make_repository
+
+from lazyfs.fuse.mountinfo import find_mount
+
+BIG = os.urandom(300_000)
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> PublishedRepository:
+    return make_repository(tmp_path, {"hello": b"hello\n", "dir/big": BIG})
+
+
+def options(repository: PublishedRepository, tmp_path: Path) -> tuple[str, ...]:
+    return ("--pubkey", str(repository.pubkey), "--cache", str(tmp_path / "cache"))
+
+
+def wait_for_end(pid: int) -> None:
+    fd = os.pidfd_open(pid)
+    try:
+        assert select.select([fd], [], [], END_SECONDS)[0], f"process {pid} does not end"
+    finally:
+        os.close(fd)
+
+
+def test_a_background_mount_answers_when_the_command_returns(
+    repository: PublishedRepository, tmp_path: Path
+) -> None:
+    path = tmp_path / "mnt"
+    path.mkdir()
+    run_ok("mount", *options(repository, tmp_path), str(repository.root), str(path))
+    assert (path / "hello").read_bytes() == b"hello\n"
+    assert str(path) in run_ok("mounts")
+    pid = int(run_ok("ctl", str(path), "pid"))
+    run_ok("umount", str(path))
+    wait_for_end(pid)
+    assert find_mount(path) is None
+    assert str(path) not in run_ok("mounts")
+
+
+def test_a_second_mount_at_the_same_place_is_refused(
+    repository: PublishedRepository, tmp_path: Path
+) -> None:
+    with mounted(repository.root, tmp_path, *options(repository, tmp_path)) as mount:
+        done = run("mount", *options(repository, tmp_path), str(repository.root), str(mount.path))
+        assert done.returncode == 80
+        assert "mounted there already" in done.stderr
+
+
+def test_a_busy_mount_is_not_unmounted_unless_lazily(
+    repository: PublishedRepository, tmp_path: Path
+) -> None:
+    with mounted(repository.root, tmp_path, *options(repository, tmp_path)) as mount:
+        with (mount.path / "dir" / "big").open("rb") as file:
+            assert file.read(10) == BIG[:10]
+            done = run("umount", str(mount.path))
+            assert done.returncode == 80
+            assert "busy" in done.stderr
+            run_ok("umount", "--lazy", str(mount.path))
+            assert find_mount(mount.path) is None
+            # What is open stays readable until it is closed.
+            assert file.read() == BIG[10:]
+        wait_for_end(mount.pid)
+        assert mount.process.wait() == 0
+
+
+def test_sigterm_ends_a_busy_mount(repository: PublishedRepository, tmp_path: Path) -> None:
+    with mounted(repository.root, tmp_path, *options(repository, tmp_path)) as mount:
+        fd = os.open(mount.path / "hello", os.O_RDONLY)
+        mount.process.terminate()
+        assert mount.process.wait(END_SECONDS) == 0
+        # Nobody is left to be told of the close.
+        with contextlib.suppress(OSError):
+            os.close(fd)
+        assert find_mount(mount.path) is None
+
+
+def test_a_mount_left_by_a_kill_is_repaired_by_the_next(
+    repository: PublishedRepository, tmp_path: Path
+) -> None:
+    arguments = options(repository, tmp_path)
+    with mounted(repository.root, tmp_path, *arguments) as mount:
+        assert (mount.path / "dir" / "big").read_bytes() == BIG
+        mount.kill()
+        with pytest.raises(OSError, match="Errno") as caught:
+            os.statvfs(mount.path)
+        assert caught.value.errno in (errno.ENOTCONN, errno.ECONNABORTED)
+        assert str(mount.path) not in run_ok("mounts")
+    # The servers are gone: what was read before comes from the cache.
+    (repository.root / "data").rename(repository.root / "away")
+    with mounted(repository.root, tmp_path, *arguments) as mount:
+        assert (mount.path / "dir" / "big").read_bytes() == BIG
+    assert run("cache", "fsck", "--cache", str(tmp_path / "cache")).returncode == 0
+
+
+def test_a_mount_is_read_only(repository: PublishedRepository, tmp_path: Path) -> None:
+    with mounted(repository.root, tmp_path, *options(repository, tmp_path)) as mount:
+        for action in (
+            lambda: (mount.path / "new").touch(),
+            lambda: (mount.path / "hello").write_bytes(b""),
+            lambda: (mount.path / "hello").unlink(),
+            lambda: (mount.path / "hello").chmod(0o600),
+            lambda: (mount.path / "new").mkdir(),
+        ):
+            with pytest.raises(OSError, match="Errno") as caught:
+                action()
+            assert caught.value.errno == errno.EROFS
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become another user")
+def test_an_ordinary_user_mounts_reads_and_unmounts(
+    repository: PublishedRepository, tmp_path: Path
+) -> None:
+    nobody = 65534
+    become = ["setpriv", f"--reuid={nobody}", f"--regid={nobody}", "--clear-groups"]
+    if subprocess.run(
+        [*become, "sh", "-c", '"$0" -c "import lazyfs"', sys.executable], check=False
+    ).returncode:
+        pytest.skip(f"{sys.executable} cannot be run by other users")
+    home = tmp_path / "home"
+    (home / "mnt").mkdir(parents=True)
+    for path in (tmp_path, *tmp_path.parents):
+        if path.stat().st_uid == 0 and path.stat().st_mode & 0o005 != 0o005:
+            path.chmod(path.stat().st_mode | 0o055)
+    for path in (home, home / "mnt"):
+        os.chown(path, nobody, nobody)
+    script = (
+        'set -e; m="$2 -m lazyfs.cli.main";'
+        ' $m mount --pubkey "$3" --cache "$1/cache" "$4" "$1/mnt";'
+        ' cat "$1/mnt/hello"; $m umount "$1/mnt"'
+    )
+    environment = {**os.environ, "HOME": str(home), "XDG_RUNTIME_DIR": str(home)}
+    done = subprocess.run(
+        [
+            *become,
+            "sh",
+            "-c",
+            script,
+            "sh",
+            home,
+            sys.executable,
+            repository.pubkey,
+            repository.root,
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env=environment,
+    )
+    assert (done.returncode, done.stdout) == (0, "hello\n"), done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to install a mount helper")
+def test_mount_8_finds_the_helper(repository: PublishedRepository, tmp_path: Path) -> None:
+    helper = Path("/sbin/mount.lazyfs")
+    if helper.is_symlink() or helper.exists():
+        pytest.skip("/sbin/mount.lazyfs is installed already")
+    path = tmp_path / "mnt"
+    path.mkdir()
+    helper.symlink_to(Path(sys.executable).parent / "mount.lazyfs")
+    try:
+        words = f"pubkey={repository.pubkey},cache={tmp_path / 'cache'},nofail"
+        command = ["mount", "-t", "lazyfs", str(repository.root), str(path), "-o", words]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        assert done.returncode == 0, done.stderr
+        assert (path / "hello").read_bytes() == b"hello\n"
+        run_ok("umount", str(path))
+    finally:
+        helper.unlink()
