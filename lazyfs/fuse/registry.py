@@ -49,7 +49,9 @@ def runtime_directory() -> Path:
     Raises:
         MountError: it belongs to somebody else.
     """
-    if os.geteuid() == 0:
+    if chosen := os.environ.get("LAZYFS_RUNTIME_DIR"):
+        directory = Path(chosen)
+    elif os.geteuid() == 0:
         directory = Path("/run/lazyfs")
     elif base := os.environ.get("XDG_RUNTIME_DIR"):
         directory = Path(base) / "lazyfs"

@@ -1,120 +1,241 @@
-"""Mounts for tests: the real command in a process of its own."""
+"""Real mounts for tests: the real command line in a process of its own, checked at the end.
+
+::
+
+    with mounted(repository.root, pubkey=repository.pubkey, cache=tmp_path / "cache") as mount:
+        assert (mount.path / "hello").read_bytes() == b"hello"
+        mount.ctl("remount")
+
+At the end the mount must go away cleanly: not busy, exit code 0, nothing left mounted, no
+descriptors piled up, and nothing in the log at WARNING or above, nor a traceback, but what
+``expect`` declares. When anything fails, the log is printed.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
+import select
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from lazyfs.fuse.mountinfo import find_mount
+from lazyfs.fuse.control_client import ask
+from lazyfs.fuse.mountinfo import FILESYSTEM_TYPE, Mount, mounts
+from lazyfs.fuse.registry import MountEntry, Registry
 
-COMMAND = (sys.executable, "-m", "lazyfs.cli.main")
-END_SECONDS = 20
-UNEXPECTED = re.compile(r"\b(WARNING|ERROR|CRITICAL)\b|Traceback")
+LAZYFS = (sys.executable, "-m", "lazyfs.cli.main")
+"""The command line of the package under test."""
+
+READY_SECONDS = 60.0
+"""A mount that does not answer by then has failed; a loaded machine needs a few seconds."""
+
+END_SECONDS = 30.0
+"""The same for its end."""
+
+SPARE_DESCRIPTORS = 64
+"""More than it began with, for connections, catalogs and SQLite; leaks in loops exceed it."""
+
+_ALARMING = re.compile(r" (WARNING|ERROR|CRITICAL) |^Traceback|^fuse: |^Exception ignored")
 
 
-@dataclass(frozen=True, slots=True)
-class Mounted:
-    """A mount that answers."""
+@dataclass(slots=True)
+class RunningMount:
+    """One ``lazyfs mount --foreground``."""
 
     path: Path
-    log: Path
-    process: subprocess.Popen[str]
+    """The mount point."""
+    cache: Path
+    log_path: Path
+    runtime: Path
+    """Where its control socket lies: ``LAZYFS_RUNTIME_DIR``."""
+    environment: Mapping[str, str]
+    process: subprocess.Popen[bytes]
+    acknowledged: bool = field(default=False)
+    """Whether the test itself waited for the end."""
 
     @property
     def pid(self) -> int:
-        """The mount process."""
+        """Of the process that serves the mount."""
         return self.process.pid
 
-    def ctl(self, *command: str) -> Any:
-        """The answer of the control socket."""
-        done = run("ctl", "--json", str(self.path), *command)
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
+    @property
+    def entry(self) -> MountEntry:
+        """Its entry in the registry."""
+        return next(e for e in Registry(self.runtime).entries() if e.pid == self.pid)
+
+    def ctl(self, *command: str, timeout: float = 60.0) -> object:
+        """What the mount answers, as JSON values."""
+        answer: object = ask(Path(self.entry.socket), command, timeout=timeout)
+        return answer
+
+    def status(self) -> dict[str, object]:
+        """``ctl status``."""
+        status = self.ctl("status")
+        assert isinstance(status, dict)
+        return status
 
     def read_log(self) -> str:
-        """All log lines so far."""
-        return self.log.read_text()
+        """All that the process has written to standard error so far."""
+        return self.log_path.read_text(errors="replace")
+
+    def descriptors(self) -> int:
+        """Files that the process has open."""
+        return len(list(Path(f"/proc/{self.pid}/fd").iterdir()))
+
+    def is_mounted(self) -> bool:
+        """Whether the kernel has a mount there; it is not touched."""
+        return any(mount.mountpoint == self.path for mount in lazyfs_mounts())
 
     def kill(self) -> None:
-        """End the process as hard as it goes."""
-        self.process.send_signal(signal.SIGKILL)
+        """``kill -9``: what is left behind is for the test to look at."""
+        self.process.kill()
         self.process.wait(END_SECONDS)
+        self.acknowledged = True
 
+    def terminate(self) -> int:
+        """SIGTERM; the exit code."""
+        self.process.terminate()
+        return self.wait()
 
-def run(*arguments: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
-    """Run ``lazyfs`` to its end."""
-    return subprocess.run(
-        [*COMMAND, *arguments], capture_output=True, text=True, timeout=timeout, check=False
-    )
-
-
-def run_ok(*arguments: str) -> str:
-    """Run ``lazyfs``, which must succeed; what it printed."""
-    done = run(*arguments)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    def wait(self) -> int:
+        """Wait for the end that the test brought about; the exit code."""
+        self.acknowledged = True
+        return self.process.wait(END_SECONDS)
 
 
 @contextlib.contextmanager
 def mounted(
-    source: str | Path,
-    folder: Path,
+    source: str | os.PathLike[str],
     *arguments: str,
-    expect: str | None = None,
-    environment: Mapping[str, str] | None = None,
-) -> Iterator[Mounted]:
-    """Mount ``source`` below ``folder`` and unmount it at the end.
+    pubkey: Path | None = None,
+    cache: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    at: Path | None = None,
+    expect: Sequence[str] = (),
+) -> Iterator[RunningMount]:
+    """A mount that answers; it is unmounted at the end, and everything is checked.
 
     Args:
-        source: As for ``lazyfs mount``.
-        folder: Gets the mount point ``mnt`` and the log.
-        arguments: Further options of ``lazyfs mount``.
-        expect: A pattern for log lines of level WARNING and above that are in order.
-        environment: Further variables.
+        source: A folder, URL or name, as for ``lazyfs mount``.
+        arguments: More options for ``lazyfs mount``.
+        pubkey: Master key.
+        cache: Directory of the cache; a fresh one if None.
+        env: Added to the environment, which has no ``LAZYFS_`` nor ``CVMFS_`` names otherwise.
+        at: Where to mount; a fresh directory if None.
+        expect: Patterns (searched for) of warnings that may be logged.
     """
-    path = folder / "mnt"
-    path.mkdir(exist_ok=True)
-    log = folder / "mount.log"
-    log.touch()
-    process = subprocess.Popen(
-        [*COMMAND, "mount", "-f", "--log", str(log), *arguments, str(source), str(path)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, **(environment or {})},
-    )
+    folder = Path(tempfile.mkdtemp(prefix="lazyfs-test-"))
     try:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        line = process.stdout.readline()
-        assert line == "mounted\n", process.stderr.read()
-        yield Mounted(path, log, process)
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(END_SECONDS) == 0, process.stderr.read()
-            assert find_mount(path) is None
-        check_log(log.read_text(), expect)
-    except BaseException:
-        print(log.read_text())
-        raise
+        mount = _start(folder, source, arguments, pubkey, cache, env or {}, at)
+        try:
+            _wait_until_ready(mount)
+            before = mount.descriptors()
+            yield mount
+            if not mount.acknowledged:
+                _check_descriptors(mount, before)
+                _end(mount)
+            _check_log(mount, expect)
+        except BaseException:
+            sys.stderr.write(f"--- log of the mount at {mount.path}\n{mount.read_log()}---\n")
+            raise
+        finally:
+            _sweep(mount)
     finally:
-        process.kill()
-        process.communicate()
-        if find_mount(path) is not None:
-            subprocess.run(["umount", "-i", "-l", str(path)], check=False)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
-def check_log(content: str, expect: str | None) -> None:
-    """Fail for a line that tells of trouble which was not expected."""
-    for line in content.splitlines():
-        if UNEXPECTED.search(line) and not (expect and re.search(expect, line)):
-            raise AssertionError(f"unexpected in the log: {line}")
+def clean_environment(**more: str) -> dict[str, str]:
+    """The environment without what would configure lazyfs, and with ``more``."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("LAZYFS_", "CVMFS_"))}
+    return {**kept, "PYTHONUNBUFFERED": "1", **more}
+
+
+def lazyfs_mounts() -> list[Mount]:
+    """All mounts of lazyfs, dead ones included; none is touched."""
+    return [mount for mount in mounts() if mount.kind == FILESYSTEM_TYPE]
+
+
+def detach_lazily(path: Path) -> None:
+    """Take away whatever mount is there, dead or alive, as often as needed."""
+    while any(mount.mountpoint == path for mount in lazyfs_mounts()):
+        command = ["umount", "-l"] if os.geteuid() == 0 else ["fusermount3", "-uz"]
+        subprocess.run([*command, str(path)], check=True, timeout=END_SECONDS)
+
+
+def _start(
+    folder: Path,
+    source: str | os.PathLike[str],
+    arguments: Sequence[str],
+    pubkey: Path | None,
+    cache: Path | None,
+    env: Mapping[str, str],
+    at: Path | None,
+) -> RunningMount:
+    path = at or folder / "mnt"
+    path.mkdir(exist_ok=True)
+    cache = cache or folder / "cache"
+    runtime = Path(env.get("LAZYFS_RUNTIME_DIR", folder / "run"))
+    environment = clean_environment(**{"LAZYFS_RUNTIME_DIR": str(runtime), **env})
+    log_path = folder / "log"
+    command = [*LAZYFS, "mount", "--foreground", os.fspath(source), str(path), *arguments]
+    command += ["--cache", str(cache)]
+    if pubkey is not None:
+        command += ["--pubkey", str(pubkey)]
+    with log_path.open("wb") as log:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, env=environment
+        )
+    return RunningMount(path, cache, log_path, runtime, environment, process)
+
+
+def _wait_until_ready(mount: RunningMount) -> None:
+    """Return when the process says that the mount answers; fail when it ends or says nothing."""
+    assert mount.process.stdout is not None
+    ready = select.select([mount.process.stdout], [], [], READY_SECONDS)[0]
+    assert ready, "the mount did not answer in time"
+    line = mount.process.stdout.readline()
+    if not line:
+        raise AssertionError(f"the mount failed with exit code {mount.process.wait(END_SECONDS)}")
+    assert line == b"mounted\n"
+
+
+def _check_descriptors(mount: RunningMount, before: int) -> None:
+    assert mount.process.poll() is None, f"the mount ended by itself: {mount.process.returncode}"
+    now = mount.descriptors()
+    assert now <= before + SPARE_DESCRIPTORS, f"{now} descriptors open, {before} at the start"
+
+
+def _end(mount: RunningMount) -> None:
+    command = ["umount"] if os.geteuid() == 0 else ["fusermount3", "-u"]
+    done = subprocess.run(
+        [*command, str(mount.path)], capture_output=True, text=True, timeout=END_SECONDS
+    )
+    assert done.returncode == 0, f"cannot unmount: {done.stderr}"
+    assert mount.wait() == 0, f"exit code {mount.process.returncode}"
+    assert not mount.is_mounted(), "something is still mounted"
+
+
+def _check_log(mount: RunningMount, expect: Sequence[str]) -> None:
+    unexpected = [
+        line
+        for line in mount.read_log().splitlines()
+        if _ALARMING.search(line) and not any(re.search(pattern, line) for pattern in expect)
+    ]
+    assert not unexpected, f"unexpected in the log: {unexpected}"
+
+
+def _sweep(mount: RunningMount) -> None:
+    """Leave nothing behind, whatever happened."""
+    if mount.process.poll() is None:
+        mount.process.send_signal(signal.SIGKILL)
+        mount.process.wait(END_SECONDS)
+    if mount.process.stdout is not None:
+        mount.process.stdout.close()
+    detach_lazily(mount.path)
