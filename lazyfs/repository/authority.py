@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from lazyfs.cas.digest import ObjectKind
+from lazyfs.cas.digest import Digest, ObjectKind
 from lazyfs.cas.store import SMALL_LIMIT, ObjectRef, ObjectStore
 from lazyfs.config.settings import TrustSettings
 from lazyfs.errors import (
+    CacheError,
     FormatError,
+    HashMismatch,
     LazyfsError,
     NetworkError,
     ObjectMissing,
@@ -20,11 +23,11 @@ from lazyfs.errors import (
     VerificationError,
 )
 from lazyfs.repository.manifest import MANIFEST_PATH, Manifest
-from lazyfs.repository.remembered import Remembered
+from lazyfs.repository.remembered import Documents, Remembered
 from lazyfs.repository.trust import (
     MasterKey,
+    check_blacklist,
     check_certificate,
-    check_revision,
     load_blacklist,
     load_master_keys,
     read_manifest,
@@ -37,10 +40,21 @@ log = logging.getLogger("lazyfs.repository")
 
 Clock = Callable[[], datetime.datetime]
 
+_PATHS = {"manifest": MANIFEST_PATH, "whitelist": WHITELIST_PATH}
+_UNREACHABLE = (NetworkError, ObjectMissing)
+_UNUSABLE = (*_UNREACHABLE, FormatError, HashMismatch, RollbackRefused)
+"""What lets a repository go on with the revision last seen: no answer, garbage (a portal's login
+page), or an older revision. A false signature or a revoked certificate does not."""
+
 
 def utc_now() -> datetime.datetime:
     """The time of day, in UTC."""
     return datetime.datetime.now(datetime.UTC)
+
+
+class _Status(Protocol):
+    @property
+    def host(self) -> str: ...
 
 
 class DocumentSource(Protocol):
@@ -54,6 +68,9 @@ class DocumentSource(Protocol):
     def switch_host(self) -> None:
         """Try another server next time."""
 
+    def status(self) -> _Status:
+        """Among others, the server in use."""
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -61,10 +78,10 @@ class Verdict:
 
     manifest: Manifest
     whitelist: Whitelist
-    manifest_bytes: bytes
-    whitelist_bytes: bytes
-    offline: str = ""
-    """Why the servers' word was not taken; empty if it was."""
+    certificate_der: bytes
+    documents: Documents
+    offline: LazyfsError | None = None
+    """Why the servers' word was not taken; None if it was."""
 
 
 class Authority:
@@ -96,74 +113,121 @@ class Authority:
         self._clock = clock
         self.keys: tuple[MasterKey, ...] = load_master_keys(trust.public_keys)
 
+    # --- deciding --------------------------------------------------------------------------
+
     def decide(self) -> Verdict:
         """The newest manifest that may be believed: the servers', else the remembered one.
 
         Raises:
-            VerificationError, FormatError: what the servers say is wrong, and nothing is
-                remembered, or the remembered one is no longer valid either.
-            NetworkError, ObjectMissing: no server answers, and nothing is remembered.
+            VerificationError: what the servers say must not be believed.
+            LazyfsError: they say nothing usable, and nothing that still holds is remembered.
         """
         try:
-            offered = self.ask()
-        except (NetworkError, ObjectMissing) as exc:
+            return self._refuse_older(self._ask())
+        except _UNUSABLE as exc:
             return self._stay(exc)
-        known = self._known()
-        if known is None or not _is_older(offered.manifest, known.manifest):
-            return offered
-        if self._trust.allow_rollback:
-            return offered
-        refusal = RollbackRefused(
-            f"the server offers revision {offered.manifest.revision}, this cache has seen"
-            f" {known.manifest.revision}",
-            object="manifest",
-            hint="accept it with --allow-rollback if the repository was reset on purpose",
-        )
-        return self._stay(refusal)
 
-    def ask(self) -> Verdict:
-        """What the servers say, verified; one other server is tried if the first is wrong.
+    def update(self, held: Verdict, root_catalog: Digest) -> Verdict | None:
+        """The servers' manifest if it names another root catalog than the one that is read.
+
+        As long as it names the same one its signature is not looked at, as the real client does
+        it: that catalog was verified when it was opened.
 
         Raises:
-            VerificationError, FormatError: it is wrong.
-            NetworkError, ObjectMissing: they do not answer.
+            RollbackRefused: the servers offer an older revision.
+            LazyfsError: they say nothing usable, or what must not be believed.
         """
+        check_blacklist(held.certificate_der, held.manifest, load_blacklist(self._trust.blacklists))
+        # A manifest that does not even parse may be fine on another server, which `_ask` tries.
+        with contextlib.suppress(VerificationError, FormatError):
+            content = self._source.fetch_document(MANIFEST_PATH)
+            if read_manifest(content, self._fqrn)[0].root_catalog == root_catalog:
+                return None
+        offered = self._refuse_older(self._ask())
+        return None if offered.manifest.root_catalog == root_catalog else offered
+
+    def believe(self, verdict: Verdict) -> None:
+        """Remember a manifest whose root catalog could be loaded, unless a newer one is known."""
+        try:
+            if verdict.offline is None:
+                self._refuse_older(verdict)
+                self._remembered.keep(verdict.documents)
+        except RollbackRefused:
+            log.info("%s: another process has seen a newer revision", self._fqrn)
+        except CacheError as exc:
+            log.warning("%s: cannot remember the revision: %s", self._fqrn, exc)
+
+    def knows_nothing(self) -> bool:
+        """Whether no manifest is remembered."""
+        return self._remembered.load() is None
+
+    def _refuse_older(self, offered: Verdict) -> Verdict:
+        """``offered``, unless a manifest that still holds is remembered and newer."""
+        known = None if self._trust.allow_rollback else self._known()
+        if known is not None and _is_older(offered.manifest, known):
+            raise RollbackRefused(
+                f"the server offers revision {offered.manifest.revision} of"
+                f" {offered.manifest.timestamp}, this cache has seen {known.revision} of"
+                f" {known.timestamp}",
+                object="manifest",
+                url=self._url("manifest"),
+                hint="accept it with --allow-rollback if the repository was reset on purpose",
+            )
+        return offered
+
+    def _known(self) -> Manifest | None:
+        """The remembered manifest, if the keys in force signed it; its age does not matter.
+
+        A repository that was made anew under other keys is another one, and may begin at 0.
+        """
+        documents = self._remembered.load()
+        if documents is None:
+            return None
+        try:
+            manifest, signed = read_manifest(documents.manifest, self._fqrn)
+            certificate = verify_manifest(signed, documents.certificate)
+            whitelist = verify_whitelist(
+                documents.whitelist, self._fqrn, self.keys, now=self._clock(), allow_expired=True
+            )
+            check_certificate(certificate, whitelist)
+        except (VerificationError, FormatError) as exc:
+            log.warning("%s: the remembered manifest does not hold: %s", self._fqrn, exc)
+            return None
+        return manifest
+
+    def _stay(self, why: LazyfsError) -> Verdict:
+        """Go on with the remembered manifest, because of ``why``."""
+        documents = self._remembered.load()
+        if documents is None:
+            raise why
+        try:
+            verdict = self._judge(documents, why)
+        except (VerificationError, FormatError) as exc:
+            if isinstance(why, _UNREACHABLE):
+                raise exc from why
+            raise why from exc
+        log.warning("%s: going on with the revision last seen: %s", self._fqrn, why)
+        return verdict
+
+    # --- asking ----------------------------------------------------------------------------
+
+    def _ask(self) -> Verdict:
+        """What the servers say, verified; one other server is tried if the first is wrong."""
         try:
             return self._ask_once(no_cache=False)
         except (VerificationError, FormatError) as exc:
-            log.warning("%s: %s; asking another server", self._fqrn, exc)
+            log.warning("%s: %s; asking again, past caches", self._fqrn, exc)
             self._source.switch_host()
             return self._ask_once(no_cache=True)
 
-    def peek_manifest(self) -> Manifest:
-        """The servers' manifest, its digest and name checked, its signature not.
-
-        Raises:
-            LazyfsError: as `ask`.
-        """
-        return read_manifest(self._source.fetch_document(MANIFEST_PATH), self._fqrn)[0]
-
     def _ask_once(self, *, no_cache: bool) -> Verdict:
-        manifest = self._source.fetch_document(MANIFEST_PATH, no_cache=no_cache)
-        # What cannot even parse needs no whitelist to be refused.
-        read_manifest(manifest, self._fqrn)
-        whitelist = self._source.fetch_document(WHITELIST_PATH, no_cache=no_cache)
-        return self._judge(manifest, whitelist)
-
-    def _judge(self, manifest_bytes: bytes, whitelist_bytes: bytes, offline: str = "") -> Verdict:
-        manifest, document = read_manifest(manifest_bytes, self._fqrn)
-        blacklist = load_blacklist(self._trust.blacklists)
-        check_revision(manifest, blacklist)
-        certificate = verify_manifest(document, self._certificate(manifest))
-        whitelist = verify_whitelist(
-            whitelist_bytes,
-            self._fqrn,
-            self.keys,
-            now=self._clock(),
-            allow_expired=self._trust.allow_expired,
-        )
-        check_certificate(certificate, whitelist, blacklist)
-        return Verdict(manifest, whitelist, manifest_bytes, whitelist_bytes, offline)
+        with self._server_named():
+            content = self._source.fetch_document(MANIFEST_PATH, no_cache=no_cache)
+            manifest, signed = read_manifest(content, self._fqrn)
+            certificate = self._certificate(manifest)
+            verify_manifest(signed, certificate)  # before anything more is fetched for its sake
+            whitelist = self._source.fetch_document(WHITELIST_PATH, no_cache=no_cache)
+            return self._judge(Documents(content, whitelist, certificate))
 
     def _certificate(self, manifest: Manifest) -> bytes:
         if manifest.certificate is None:
@@ -177,36 +241,34 @@ class Authority:
         with self._store.open(ref) as handle:
             return handle.pread(handle.size, 0)
 
-    def _stay(self, why: LazyfsError) -> Verdict:
-        """Go on with the remembered manifest, because of ``why``."""
-        manifest, whitelist = self._remembered.manifest(), self._remembered.whitelist()
-        if manifest is None or whitelist is None:
-            raise why
-        log.warning("%s: going on with the revision last seen: %s", self._fqrn, why)
-        try:
-            return self._judge(manifest, whitelist, str(why))
-        except (NetworkError, ObjectMissing):
-            raise why from None
+    def _judge(self, documents: Documents, offline: LazyfsError | None = None) -> Verdict:
+        """The verdict on documents that were gathered, in the order of the real client."""
+        manifest, signed = read_manifest(documents.manifest, self._fqrn)
+        certificate = verify_manifest(signed, documents.certificate)
+        whitelist = verify_whitelist(
+            documents.whitelist,
+            self._fqrn,
+            self.keys,
+            now=self._clock(),
+            allow_expired=self._trust.allow_expired,
+        )
+        check_certificate(certificate, whitelist)
+        check_blacklist(certificate, manifest, load_blacklist(self._trust.blacklists))
+        return Verdict(manifest, whitelist, certificate, documents, offline)
 
-    def _known(self) -> Verdict | None:
-        """The remembered manifest if it still holds; one that does not forbids nothing."""
-        manifest, whitelist = self._remembered.manifest(), self._remembered.whitelist()
-        if manifest is None or whitelist is None:
-            return None
+    @contextlib.contextmanager
+    def _server_named(self) -> Iterator[None]:
+        """Name the server in errors about what it said."""
         try:
-            found, _ = read_manifest(manifest, self._fqrn)
-            return Verdict(found, _NO_WHITELIST, manifest, whitelist)
+            yield
         except (VerificationError, FormatError) as exc:
-            log.warning("%s: the remembered manifest is damaged: %s", self._fqrn, exc)
-            return None
+            exc.url = exc.url or self._url(exc.object)
+            raise
 
-    def believe(self, verdict: Verdict) -> None:
-        """Remember a manifest whose root catalog could be loaded."""
-        self._remembered.keep(verdict.manifest_bytes, verdict.whitelist_bytes)
-
-
-_EPOCH = datetime.datetime.fromtimestamp(0, datetime.UTC)
-_NO_WHITELIST = Whitelist(_EPOCH, _EPOCH, "", ())
+    def _url(self, document: str | None) -> str:
+        host = self._source.status().host
+        path = _PATHS.get(document or "")
+        return f"{host}/{path}" if path else host
 
 
 def _is_older(offered: Manifest, known: Manifest) -> bool:

@@ -269,6 +269,11 @@ class Catalog:
         rows = self._file.rows("SELECT counter, value FROM statistics LIMIT 1000")
         return {text(name): integer(value, self.name) for name, value in rows}
 
+    def row_count(self) -> int:
+        """How many entries are stored, reachable or not."""
+        row = self._file.row("SELECT count(*) FROM catalog")
+        return integer(row[0], self.name) if row else 0
+
     def max_rowid(self) -> int:
         """The largest row number, upstream's measure of inode ranges."""
         row = self._file.row("SELECT max(rowid) FROM catalog")

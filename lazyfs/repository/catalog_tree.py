@@ -52,6 +52,10 @@ class CatalogTree:
         """The root catalog; never released."""
         return self._root.catalog
 
+    def ref(self, catalog: Catalog) -> ObjectRef:
+        """Where a catalog of this tree comes from."""
+        return self._ref(NestedCatalog(catalog.mountpoint, catalog.digest, 0))
+
     def holder(self, path: bytes, *, fetch: bool = True) -> Catalog:
         """The catalog that has the row of ``path``; for a mountpoint, the parent.
 
@@ -112,13 +116,7 @@ class CatalogTree:
         return self._flights.do(key, load)
 
     def _load(self, nested: NestedCatalog, *, fetch: bool) -> Catalog:
-        where = printable(nested.mountpoint)
-        ref = ObjectRef(
-            nested.digest,
-            ObjectKind.CATALOG,
-            size=nested.size or None,
-            label=f"file catalog at {self._fqrn}:{where} ({nested.digest})",
-        )
+        ref = self._ref(nested)
         try:
             handle = self._store.open(ref) if fetch else self._store.peek(ref)
             if handle is None:
@@ -126,8 +124,17 @@ class CatalogTree:
             return Catalog(handle, nested.digest, nested.mountpoint)
         except LazyfsError as exc:
             exc.object = exc.object or str(ref)
-            exc.path = exc.path or where
+            exc.path = exc.path or printable(nested.mountpoint)
             raise
+
+    def _ref(self, nested: NestedCatalog) -> ObjectRef:
+        where = printable(nested.mountpoint)
+        return ObjectRef(
+            nested.digest,
+            ObjectKind.CATALOG,
+            size=nested.size or None,
+            label=f"file catalog at {self._fqrn}:{where} ({nested.digest})",
+        )
 
     def _keep(self, mountpoint: bytes, attached: _Attached) -> None:
         """Remember an open catalog; what is let go closes when its last user is done with it."""

@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
 
 from lazyfs.cas.store import ObjectRef
-from lazyfs.errors import ConfigError, LazyfsError
-from lazyfs.repository.catalog import COUNTERS, Catalog
+from lazyfs.errors import LazyfsError
+from lazyfs.repository.check_catalog import Problem, check_catalog
+from lazyfs.repository.check_journal import CheckJournal
+from lazyfs.repository.extents import whole_extents
 from lazyfs.repository.node import Node
 from lazyfs.repository.revision import Revision
 
+__all__ = ["CheckReport", "Problem", "Progress", "check_revision"]
+
 Progress = Callable[[int, int], None]
-"""Called with the entries seen so far, and how many there are in all."""
+"""Called with the entries seen so far, and how many there are in the whole revision."""
+
+MAX_PROBLEMS = 10_000
+"""Problems collected before a check gives up."""
 
 _PENDING_PER_WORKER = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One thing that is wrong."""
-
-    path: bytes
-    object: str
-    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +54,8 @@ def check_revision(
         revision: What to check.
         subtree: Only what lies at and below this path.
         journal: A file that remembers verified objects, so that a later run goes on.
-        content: Verify file content; without it only catalogs.
+        content: Fetch and verify every object from its origin, past the cache; without it
+            only catalogs are looked at.
         workers: Objects verified in parallel.
         progress: Called as the check goes on.
 
@@ -67,202 +64,132 @@ def check_revision(
         ConfigError: the journal cannot be used.
     """
     top = revision.resolve(subtree, follow=False)
-    with (
-        _Journal(journal) as done,
-        ThreadPoolExecutor(workers, thread_name_prefix="lazyfs-check") as pool,
-    ):
-        checker = _Checker(revision, done, pool, workers, content=content, progress=progress)
-        checker.run(top)
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="lazyfs-check")
+    with CheckJournal(journal) as done:
+        try:
+            checker = _Checker(revision, done, pool, workers * _PENDING_PER_WORKER)
+            checker.run(top, content=content, progress=progress)
+        finally:
+            pool.shutdown(cancel_futures=True)
     return checker.report()
 
 
 class _Checker:
     def __init__(
-        self,
-        revision: Revision,
-        journal: _Journal,
-        pool: ThreadPoolExecutor,
-        workers: int,
-        *,
-        content: bool,
-        progress: Progress | None,
+        self, revision: Revision, journal: CheckJournal, pool: ThreadPoolExecutor, pending: int
     ) -> None:
         self._revision = revision
         self._journal = journal
         self._pool = pool
-        self._limit = workers * _PENDING_PER_WORKER
-        self._content = content
-        self._progress = progress
+        self._limit = pending
         self._pending: deque[tuple[bytes, ObjectRef, Future[None]]] = deque()
+        self._submitted: set[ObjectRef] = set()
         self._problems: list[Problem] = []
-        self._catalogs: set[bytes] = set()
-        self._objects = self._bytes = self._entries = 0
+        self._catalogs = self._objects = self._bytes = 0
 
     def report(self) -> CheckReport:
-        return CheckReport(len(self._catalogs), self._objects, self._bytes, tuple(self._problems))
+        return CheckReport(self._catalogs, self._objects, self._bytes, tuple(self._problems))
 
-    def run(self, top: Node) -> None:
-        total = sum(self._revision.counters()[n] for n in ("regular", "symlink", "special", "dir"))
+    def run(self, top: Node, *, content: bool, progress: Progress | None) -> None:
+        counters = self._revision.counters()
+        total = sum(counters[name] for name in ("regular", "symlink", "special", "dir"))
+        seen = 0
         stack = [top]
-        if not top.path:
-            self._catalog(top)
-        while stack:
+        while stack and len(self._problems) < MAX_PROBLEMS:
             node = stack.pop()
-            self._entries += 1
-            if self._progress is not None:
-                self._progress(self._entries, total)
+            seen += 1
+            if progress is not None:
+                progress(seen, max(seen, total))
             if node.is_dir:
-                stack += self._directory(node)
+                stack += self._directory(node, content=content)
             elif node.is_file:
-                self._file(node)
+                self._file(node, content=content)
         self._drain(0)
 
-    def _directory(self, node: Node) -> list[Node]:
+    def _directory(self, node: Node, *, content: bool) -> list[Node]:
         try:
-            if node.mountpoint:
-                self._catalog(node)
+            if node.mountpoint or not node.path:
+                if self._is_bound(node):
+                    return []
+                self._catalog(node, content=content)
             children = self._revision.children(node.path)
         except LazyfsError as exc:
-            self._problem(node.path, exc)
+            self._failed(node.path, exc)
             return []
         links = 2 + sum(child.is_dir for child in children)
         if links != node.nlink:
             self._note(node.path, f"{node.nlink} links are recorded, there are {links}")
-        self._hardlinks(node, children)
+        self._hardlinks(children)
         return children
 
-    def _hardlinks(self, node: Node, children: list[Node]) -> None:
-        found = Counter(child.hardlink_group for child in children if child.hardlink_group)
+    def _is_bound(self, node: Node) -> bool:
+        """Whether another revision is bound here; it is no part of this one."""
+        if not node.path:
+            return False
+        parent = self._revision.tree.holder(node.path)
+        return all(nested.mountpoint != node.path for nested in parent.nested())
+
+    def _catalog(self, node: Node, *, content: bool) -> None:
+        tree = self._revision.tree
+        catalog = tree.lister(node.path)
+        self._catalogs += 1
+        if content:
+            self._submit(node.path, (tree.ref(catalog),))
+        try:
+            self._problems += check_catalog(tree, catalog, node)
+        except LazyfsError as exc:
+            self._failed(node.path, exc)
+
+    def _hardlinks(self, children: list[Node]) -> None:
+        groups: dict[int, list[Node]] = {}
         for child in children:
-            if child.hardlink_group and found[child.hardlink_group] != child.nlink:
-                self._note(child.path, f"{child.nlink} hard links are recorded, not all are there")
+            if child.hardlink_group:
+                groups.setdefault(child.hardlink_group, []).append(child)
+        for members in groups.values():
+            first = members[0]
+            if any(member.nlink != len(members) for member in members):
+                self._note(first.path, f"{first.nlink} hard links recorded, {len(members)} found")
+            if len(Counter(_shared(member) for member in members)) > 1:
+                self._note(first.path, "hard links to one file differ")
 
-    def _catalog(self, node: Node) -> None:
-        """Check one catalog: its root entry, its counters, its own nested catalogs."""
-        catalog = self._revision.tree.lister(node.path)
-        if catalog.mountpoint in self._catalogs:
-            return
-        self._catalogs.add(catalog.mountpoint)
-        root = catalog.find(catalog.mountpoint)
-        if root is None or not root.is_dir:
-            self._note(node.path, "the catalog has no root entry")
-        elif (root.mode, root.mtime_ns, root.uid, root.gid) != (
-            node.mode,
-            node.mtime_ns,
-            node.uid,
-            node.gid,
-        ):
-            self._note(node.path, "the mountpoint differs from the root of its catalog")
-        self._counters(catalog)
-
-    def _counters(self, catalog: Catalog) -> None:
-        counted = Counter[str]()
-        for node in _own_entries(catalog):
-            counted.update(_count(node))
-            if node.chunked:
-                counted["chunks"] += len(catalog.chunks(node.path, node.algorithm))
-        counted["nested"] = len(catalog.nested())
-        recorded = catalog.counters()
-        for name in COUNTERS:
-            if counted[name] != recorded[f"self_{name}"]:
-                self._note(
-                    catalog.mountpoint,
-                    f"counter self_{name} says {recorded[f'self_{name}']}, there are"
-                    f" {counted[name]}",
-                )
-
-    def _file(self, node: Node) -> None:
+    def _file(self, node: Node, *, content: bool) -> None:
         try:
             extents = self._revision.extents(node)
+            if node.chunked and node.digest is not None:
+                extents += whole_extents(node)  # an object of old servers beside the chunks
         except LazyfsError as exc:
-            self._problem(node.path, exc)
+            self._failed(node.path, exc)
             return
-        if not self._content:
-            return
-        for extent in extents:
-            if not self._journal.knows(extent.ref):
-                future = self._pool.submit(self._revision.verify, extent.ref)
-                self._pending.append((node.path, extent.ref, future))
-        self._drain(self._limit)
+        if content:
+            self._submit(node.path, (extent.ref for extent in extents))
+
+    def _submit(self, path: bytes, refs: Iterable[ObjectRef]) -> None:
+        for ref in refs:
+            if ref not in self._submitted and not self._journal.knows(ref):
+                self._submitted.add(ref)
+                self._pending.append((path, ref, self._pool.submit(self._revision.verify, ref)))
+                self._drain(self._limit)
 
     def _drain(self, limit: int) -> None:
         while len(self._pending) > limit:
             path, ref, future = self._pending.popleft()
+            self._submitted.discard(ref)
             try:
                 future.result()
             except LazyfsError as exc:
-                self._problem(path, exc)
+                self._failed(path, exc)
                 continue
             self._objects += 1
             self._bytes += ref.size or 0
             self._journal.add(ref)
 
-    def _problem(self, path: bytes, exc: LazyfsError) -> None:
+    def _failed(self, path: bytes, exc: LazyfsError) -> None:
         self._problems.append(Problem(path, exc.object or "", str(exc)))
 
     def _note(self, path: bytes, message: str) -> None:
         self._problems.append(Problem(path, "", message))
 
 
-def _own_entries(catalog: Catalog) -> Iterator[Node]:
-    """All entries of one catalog, its root entry first; children of other catalogs not."""
-    root = catalog.find(catalog.mountpoint)
-    stack = [root] if root is not None else []
-    while stack:
-        node = stack.pop()
-        yield node
-        if node.is_dir and (not node.mountpoint or node.path == catalog.mountpoint):
-            stack += catalog.children(node.path)
-
-
-def _count(node: Node) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    if node.is_dir:
-        counts["dir"] = 1
-    elif node.is_symlink:
-        counts["symlink"] = 1
-    elif not node.is_file:
-        counts["special"] = 1
-    else:
-        counts |= {"regular": 1, "file_size": node.size}
-        if node.chunked:
-            counts |= {"chunked": 1, "chunked_size": node.size}
-        if node.external:
-            counts |= {"external": 1, "external_file_size": node.size}
-    if node.has_xattrs:
-        counts["xattr"] = 1
-    return counts
-
-
-class _Journal:
-    """Keys of verified objects, one a line, appended as the check goes on."""
-
-    def __init__(self, path: Path | None) -> None:
-        self._known: set[str] = set()
-        self._file: TextIO | None = None
-        if path is None:
-            return
-        try:
-            with contextlib.suppress(FileNotFoundError):
-                # A last line without its end was being written when the run was killed.
-                lines = path.read_text().split("\n")[:-1]
-                self._known = set(lines)
-            self._file = path.open("a", buffering=1)
-        except (OSError, UnicodeDecodeError) as exc:
-            raise ConfigError(f"cannot use the journal: {exc}", path=str(path)) from exc
-
-    def knows(self, ref: ObjectRef) -> bool:
-        return ref.key in self._known
-
-    def add(self, ref: ObjectRef) -> None:
-        if ref.key not in self._known:
-            self._known.add(ref.key)
-            if self._file is not None:
-                self._file.write(f"{ref.key}\n")
-
-    def __enter__(self) -> _Journal:
-        return self
-
-    def __exit__(self, *args: object) -> None:
-        if self._file is not None:
-            self._file.close()
+def _shared(node: Node) -> tuple[object, ...]:
+    """What all hard links to a file have in common."""
+    return (node.mode, node.size, node.mtime_ns, node.uid, node.gid, node.digest, node.chunked)

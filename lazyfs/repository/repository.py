@@ -15,7 +15,13 @@ from lazyfs.cas.local_cache import LocalCache
 from lazyfs.cas.store import SMALL_LIMIT, ObjectRef
 from lazyfs.config.load import load_settings
 from lazyfs.config.settings import NetworkSettings, RepositorySettings, RevisionChoice
-from lazyfs.errors import ConfigError, RevisionNotFound
+from lazyfs.errors import (
+    ConfigError,
+    FormatError,
+    NetworkError,
+    ObjectMissing,
+    RevisionNotFound,
+)
 from lazyfs.net.downloader import Downloader
 from lazyfs.repository.authority import Authority, Verdict
 from lazyfs.repository.catalog_tree import CatalogTree
@@ -69,7 +75,7 @@ class Repository:
 
         Args:
             source: A configured name, a URL that ends in the name, or a folder.
-            pubkey: A file or folder with the master public keys.
+            pubkey: A file (of one or more keys) or a folder (of ``*.pub``): the master keys.
             cache: Directory of the local cache.
             server: Base URLs separated by ``;``.
             proxy: Proxy groups, or ``DIRECT``.
@@ -80,12 +86,14 @@ class Repository:
             overrides: Any other parameters, by their ``CVMFS_`` names.
 
         Raises:
-            ConfigError: something needed is not configured.
+            ConfigError: something needed is not configured, or two revisions are asked for.
             VerificationError: the repository cannot be trusted.
             NetworkError, ObjectMissing: it cannot be reached and is not cached.
         """
+        if (tag, date, root_hash).count(None) < 2:
+            raise ConfigError("give only one of tag, date and root hash")
         options = {
-            **_key_option(pubkey),
+            "CVMFS_PUBLIC_KEY": pubkey and os.fspath(pubkey),
             "CVMFS_CACHE_DIR": cache and os.fspath(cache),
             "CVMFS_SERVER_URL": server,
             "CVMFS_HTTP_PROXY": proxy or ("DIRECT" if server else None),
@@ -95,6 +103,10 @@ class Repository:
             "CVMFS_EXTERNAL_URL": external_url,
         }
         given = {name: value for name, value in options.items() if value}
+        if any((tag, date, root_hash)):
+            # What the configuration chooses must not win over the choice made here.
+            choices = ("CVMFS_REPOSITORY_TAG", "CVMFS_REPOSITORY_DATE", "CVMFS_ROOT_HASH")
+            given = dict.fromkeys(choices, "") | given
         return cls.from_settings(
             load_settings(os.fspath(source), overrides=given | dict(overrides or {}))
         )
@@ -102,7 +114,12 @@ class Repository:
     @classmethod
     def from_settings(cls, settings: RepositorySettings) -> Self:
         """The repository that ``settings`` describe."""
-        repository = cls(settings, LocalCache.open(settings.cache))
+        cache = LocalCache.open(settings.cache)
+        try:
+            repository = cls(settings, cache)
+        except BaseException:
+            cache.close()
+            raise
         try:
             repository._start()
         except BaseException:
@@ -116,8 +133,7 @@ class Repository:
             self.downloader.geo_sort()
         if choice.root_hash is not None:
             # The hash itself is the anchor of trust: neither manifest nor whitelist is asked for.
-            root = Digest.parse(choice.root_hash)
-            self._current = self._load(RevisionInfo(self.fqrn, root))
+            self._current = self._load(self._chosen(choice))
             return
         self._authority = Authority(
             self.fqrn,
@@ -130,12 +146,15 @@ class Repository:
         self._verdict = verdict
         if choice.is_fixed:
             self._current = self._load(self._chosen(choice))
+            # The newest root catalog was not loaded: rather remember one that was.
+            if self._authority.knows_nothing():
+                self._authority.believe(verdict)
         else:
-            self._current = self._load(_newest(verdict.manifest))
+            self._current = self._load_newest(verdict)
             self._authority.believe(verdict)
 
     def close(self) -> None:
-        """End running transfers, close catalogs and cache. Open files stay readable."""
+        """End running transfers, close catalogs and cache; what is open stays readable."""
         self.downloader.close()
         if self.external_downloader is not None:
             self.external_downloader.close()
@@ -180,7 +199,8 @@ class Repository:
     @property
     def offline_reason(self) -> str:
         """Why the servers' word was not taken when the repository was opened; empty if it was."""
-        return self._verdict.offline if self._verdict else ""
+        offline = self._verdict.offline if self._verdict else None
+        return "" if offline is None else str(offline)
 
     def public_keys_pem(self) -> bytes:
         """The master public keys, one after the other."""
@@ -208,7 +228,7 @@ class Repository:
 
         Raises:
             RevisionNotFound: there is no such tag or date.
-            ConfigError: not just one of the three is given.
+            ConfigError: not just one of the three is given, or it is malformed.
         """
         choice = RevisionChoice(tag, date, root_hash)
         if (tag, date, root_hash).count(None) != 2:
@@ -217,7 +237,7 @@ class Repository:
 
     def _chosen(self, choice: RevisionChoice) -> RevisionInfo:
         if choice.root_hash is not None:
-            return RevisionInfo(self.fqrn, Digest.parse(choice.root_hash))
+            return RevisionInfo(self.fqrn, _root_hash(choice.root_hash))
         tags = self.tags()
         if not tags:
             raise RevisionNotFound(
@@ -237,12 +257,38 @@ class Repository:
             self.store, self.fqrn, info.root_hash, root_size=info.root_size, limit=limit
         )
         revision = Revision(info, tree, self.store, self.settings.symlink_variables)
-        if tree.root.properties.get("voms_authz"):
+        try:
+            self._admit(revision)
+        except BaseException:
             revision.close()
+            raise
+        return revision
+
+    def _admit(self, revision: Revision) -> None:
+        """Raise for a revision that cannot be read: better now than in the middle of it."""
+        if revision.tree.root.properties.get("voms_authz"):
             raise ConfigError(
                 f"{self.fqrn} admits members only, and no authorisation helper is supported"
             )
-        return revision
+        log.info(
+            "%s: revision %d of %d, to be looked after every %d s",
+            *(self.fqrn, revision.number, revision.timestamp, revision.ttl),
+        )
+
+    def _load_newest(self, verdict: Verdict) -> Revision:
+        manifest = verdict.manifest
+        info = RevisionInfo(
+            manifest.fqrn,
+            manifest.root_catalog,
+            manifest.catalog_size,
+            published=manifest.timestamp,
+        )
+        try:
+            return self._load(info)
+        except (NetworkError, ObjectMissing) as exc:
+            if verdict.offline is None:
+                raise
+            raise verdict.offline from exc
 
     def refresh(self) -> Revision | None:
         """A newer revision if the servers have one, else None; see `adopt`.
@@ -252,14 +298,12 @@ class Repository:
         Raises:
             LazyfsError: the servers do not answer, or say something that must not be believed.
         """
-        if self._authority is None or self.settings.revision.is_fixed:
+        if self._authority is None or self._verdict is None or self.settings.revision.is_fixed:
             return None
-        if self._authority.peek_manifest().root_catalog == self.current.root_hash:
+        verdict = self._authority.update(self._verdict, self.current.root_hash)
+        if verdict is None:
             return None
-        verdict = self._authority.decide()
-        if verdict.manifest.root_catalog == self.current.root_hash:
-            return None
-        revision = self._load(_newest(verdict.manifest))
+        revision = self._load_newest(verdict)
         self._authority.believe(verdict)
         self._verdict = verdict
         return revision
@@ -291,18 +335,10 @@ def _downloader(settings: NetworkSettings) -> Downloader:
     return Downloader(settings)
 
 
-def _key_option(pubkey: str | os.PathLike[str] | None) -> dict[str, str]:
-    """The parameter that a key option stands for: a folder and files have different ones."""
-    if pubkey is None:
-        return {}
-    text = os.fspath(pubkey)
-    return {"CVMFS_KEYS_DIR" if os.path.isdir(text) else "CVMFS_PUBLIC_KEY": text}  # noqa: PTH112
-
-
-def _newest(manifest: Manifest) -> RevisionInfo:
-    return RevisionInfo(
-        manifest.fqrn,
-        manifest.root_catalog,
-        manifest.catalog_size,
-        published=manifest.timestamp,
-    )
+def _root_hash(text: str) -> Digest:
+    try:
+        return Digest.parse_content(text)
+    except FormatError as exc:
+        raise ConfigError(
+            f"not a root hash: {text[:80]!r}", hint="write the hex digits and the suffix, if any"
+        ) from exc

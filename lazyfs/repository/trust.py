@@ -223,25 +223,32 @@ def _recovers(key: rsa.RSAPublicKey, document: SignedDocument) -> bool:
     return signed == document.signed_bytes
 
 
-def check_certificate(certificate_der: bytes, whitelist: Whitelist, blacklist: Blacklist) -> None:
-    """Return if the certificate is listed and not blacklisted.
+def check_certificate(certificate_der: bytes, whitelist: Whitelist) -> None:
+    """Return if the whitelist has the certificate.
 
     Raises:
-        CertificateRefused: otherwise.
+        CertificateRefused: it has not.
+    """
+    if not is_listed(whitelist.fingerprints, certificate_der):
+        raise CertificateRefused(
+            "the certificate that signed the manifest is not on the whitelist",
+            object="whitelist",
+            hint="ask the publisher which certificate is in use",
+        )
+
+
+def check_blacklist(certificate_der: bytes, manifest: Manifest, blacklist: Blacklist) -> None:
+    """Return if this machine's blacklist lets certificate and revision pass.
+
+    Raises:
+        CertificateRefused: it does not.
     """
     if is_listed(blacklist.fingerprints, certificate_der):
-        raise CertificateRefused("the certificate is blacklisted", object="certificate")
-    if not is_listed(whitelist.fingerprints, certificate_der):
-        raise CertificateRefused("the certificate is not on the whitelist", object="certificate")
-
-
-def check_revision(manifest: Manifest, blacklist: Blacklist) -> None:
-    """Return if the blacklist lets this revision pass.
-
-    Raises:
-        CertificateRefused: the revision is below the lowest that is allowed.
-    """
+        raise CertificateRefused(
+            "the certificate that signed the manifest is blacklisted on this machine",
+            object="manifest",
+        )
     if blacklist.refuses_revision(manifest.fqrn, manifest.revision):
         raise CertificateRefused(
-            f"revision {manifest.revision} is blacklisted", object=f"{manifest.root_catalog}C"
+            f"revision {manifest.revision} is blacklisted on this machine", object="manifest"
         )

@@ -1,0 +1,78 @@
+"""`CheckJournal`: remembers which objects a check has verified, so that a later run goes on."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TextIO
+
+from lazyfs.cas.store import ObjectRef
+from lazyfs.errors import ConfigError
+
+
+class CheckJournal:
+    """Verified objects, one a line, appended as the check goes on.
+
+    Args:
+        path: The file; None remembers nothing beyond this run.
+
+    Raises:
+        ConfigError: the file cannot be read or written.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._known: set[str] = set()
+        self._file: TextIO | None = None
+        if path is None:
+            return
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                # A last line without its end was being written when the run was killed.
+                whole, _, cut = path.read_text().rpartition("\n")
+                self._known = set(whole.split("\n"))
+                if cut:
+                    path.write_text(f"{whole}\n" if whole else "")
+            self._file = path.open("a", buffering=1)
+        except (OSError, UnicodeDecodeError) as exc:
+            raise ConfigError(f"cannot use the journal: {exc}", path=str(path)) from exc
+
+    def knows(self, ref: ObjectRef) -> bool:
+        """Whether the object was verified, in this run or an earlier one."""
+        return _line(ref) in self._known
+
+    def add(self, ref: ObjectRef) -> None:
+        """Remember that the object was verified.
+
+        Raises:
+            ConfigError: the file cannot be written.
+        """
+        self._known.add(_line(ref))
+        try:
+            if self._file is not None:
+                self._file.write(f"{_line(ref)}\n")
+        except OSError as exc:
+            raise ConfigError(f"cannot write the journal: {exc.strerror}") from exc
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _line(ref: ObjectRef) -> str:
+    """The object and what was found out about it: the size counts too, a second row may lie."""
+    where = ref.external
+    place = f" {where.path.hex()}:{where.offset}" if where is not None else ""
+    return f"{ref.key}{ref.kind.value} {ref.size}{place}"
