@@ -30,6 +30,7 @@ def clean_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
         patch.setenv("HOME", str(home))
         for name in ("XDG_CACHE_HOME", "XDG_RUNTIME_DIR"):
             patch.delenv(name, raising=False)
+        patch.setenv("LAZYFS_RUNTIME_DIR", str(tmp_path_factory.mktemp("run")))
         yield
     sweep_mounts(tmp_path_factory.getbasetemp())
 

@@ -54,8 +54,8 @@ def check_xattrs(path: bytes, truth: Truth) -> None:
 
 
 def check_mount(reference: Reference, folder: Path, truths: list[Truth], *options: str) -> None:
-    arguments = ("--pubkey", str(reference.key), "--cache", str(folder / "cache"), *options)
-    with mounted(reference.folder, folder, *arguments) as mount:
+    cache = folder / "cache"
+    with mounted(reference.folder, *options, pubkey=reference.key, cache=cache) as mount:
         found = {b""}
         for top, directories, files in os.walk(os.fsencode(mount.path)):
             found |= {top + b"/" + name for name in (*directories, *files)}
