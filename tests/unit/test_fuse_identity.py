@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from support.fuse_fakes import digest_of, directory, file, hard_link, symlink
+
+from lazyfs.fuse.identity import FIRST_ID, ID_MASK, ROOT_ID, directory_id, is_same, node_id
+from lazyfs.repository.node import Node
+
+BASE = file("/a/b", b"one")
+
+
+def test_the_root_is_number_one() -> None:
+    assert node_id(directory("")) == ROOT_ID
+    assert directory_id(b"") == ROOT_ID
+
+
+def test_numbers_are_in_range() -> None:
+    numbers = {node_id(file(f"/f{i}", b"%d" % i)) for i in range(1000)}
+    assert len(numbers) == 1000
+    assert all(FIRST_ID <= number <= ID_MASK + FIRST_ID for number in numbers)
+
+
+def test_a_number_is_the_same_in_every_process() -> None:
+    assert node_id(directory("/usr")) == directory_id(b"/usr")
+    assert node_id(file("/usr/x", b"")) == node_id(file("/usr/x", b""))
+    # A change of this number changes every inode number of every mount: do it on purpose.
+    assert directory_id(b"/usr") == 134113441973627
+
+
+def test_a_directory_is_its_path() -> None:
+    node = directory("/d")
+    other = replace(node, mtime_ns=5, nlink=9, uid=7, mode=node.mode & ~0o77)
+    assert node_id(other) == node_id(node)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        replace(BASE, mode=0o100755),
+        replace(BASE, size=4),
+        replace(BASE, mtime_ns=2),
+        replace(BASE, uid=1),
+        replace(BASE, gid=1),
+        replace(BASE, nlink=2),
+        replace(BASE, digest=digest_of(b"two")),
+        replace(BASE, path=b"/a/c"),
+        replace(BASE, mode=0o040644, digest=None),
+    ],
+)
+def test_anything_that_shows_makes_another_number(changed: Node) -> None:
+    assert node_id(changed) != node_id(BASE)
+
+
+def test_where_a_row_came_from_does_not_show() -> None:
+    assert node_id(replace(BASE, catalog=b"/a")) == node_id(BASE)
+
+
+def test_members_of_a_hard_link_group_have_one_number() -> None:
+    assert node_id(hard_link("/x", 3)) == node_id(hard_link("/y", 3))
+    assert node_id(hard_link("/x", 3)) != node_id(hard_link("/y", 4))
+    assert node_id(hard_link("/x", 3)) != node_id(hard_link("/y", 3, catalog=b"/n"))
+
+
+def test_links_differ_by_target() -> None:
+    assert node_id(symlink("/l", b"a")) != node_id(symlink("/l", b"b"))
+
+
+def test_sameness_covers_what_a_number_does_and_more() -> None:
+    assert is_same(BASE, replace(BASE, catalog=b"/a", path=b"/z"))
+    for name, value in {
+        "mode": 0o100755,
+        "size": 4,
+        "mtime_ns": 2,
+        "uid": 1,
+        "gid": 1,
+        "nlink": 2,
+        "rdev": 1,
+        "symlink": b"x",
+        "digest": None,
+        "chunked": True,
+        "external": True,
+        "direct_io": True,
+        "has_xattrs": True,
+        "hardlink_group": 1,
+    }.items():
+        assert not is_same(BASE, replace(BASE, **{name: value})), name  # type: ignore[arg-type]
