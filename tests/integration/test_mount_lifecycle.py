@@ -6,10 +6,12 @@ import os
 import select
 import subprocess
 import sys
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
-from support.mounts import END_SECONDS, mounted, run, run_ok
+from support.commands import run, run_ok
+from support.mounts import END_SECONDS, RunningMount, mounted
 from support.publishing import PublishedRepository, make_repository
 
 from lazyfs.fuse.mountinfo import find_mount
@@ -20,6 +22,25 @@ BIG = os.urandom(300_000)
 @pytest.fixture
 def repository(tmp_path: Path) -> PublishedRepository:
     return make_repository(tmp_path, {"hello": b"hello\n", "dir/big": BIG})
+
+
+@pytest.fixture(autouse=True)
+def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """One registry for the mounts and the commands of a test."""
+    monkeypatch.setenv("LAZYFS_RUNTIME_DIR", str(tmp_path / "run"))
+    return str(tmp_path / "run")
+
+
+def mount_it(
+    repository: PublishedRepository, tmp_path: Path, *, at: Path | None = None
+) -> AbstractContextManager[RunningMount]:
+    return mounted(
+        repository.root,
+        pubkey=repository.pubkey,
+        cache=tmp_path / "cache",
+        env={"LAZYFS_RUNTIME_DIR": str(tmp_path / "run")},
+        at=at,
+    )
 
 
 def options(repository: PublishedRepository, tmp_path: Path) -> tuple[str, ...]:
@@ -52,7 +73,7 @@ def test_a_background_mount_answers_when_the_command_returns(
 def test_a_second_mount_at_the_same_place_is_refused(
     repository: PublishedRepository, tmp_path: Path
 ) -> None:
-    with mounted(repository.root, tmp_path, *options(repository, tmp_path)) as mount:
+    with mount_it(repository, tmp_path) as mount:
         done = run("mount", *options(repository, tmp_path), str(repository.root), str(mount.path))
         assert done.returncode == 80
         assert "mounted there already" in done.stderr
@@ -61,7 +82,7 @@ def test_a_second_mount_at_the_same_place_is_refused(
 def test_a_busy_mount_is_not_unmounted_unless_lazily(
     repository: PublishedRepository, tmp_path: Path
 ) -> None:
-    with mounted(repository.root, tmp_path, *options(repository, tmp_path)) as mount:
+    with mount_it(repository, tmp_path) as mount:
         with (mount.path / "dir" / "big").open("rb") as file:
             assert file.read(10) == BIG[:10]
             done = run("umount", str(mount.path))
@@ -71,15 +92,13 @@ def test_a_busy_mount_is_not_unmounted_unless_lazily(
             assert find_mount(mount.path) is None
             # What is open stays readable until it is closed.
             assert file.read() == BIG[10:]
-        wait_for_end(mount.pid)
-        assert mount.process.wait() == 0
+        assert mount.wait() == 0
 
 
 def test_sigterm_ends_a_busy_mount(repository: PublishedRepository, tmp_path: Path) -> None:
-    with mounted(repository.root, tmp_path, *options(repository, tmp_path)) as mount:
+    with mount_it(repository, tmp_path) as mount:
         fd = os.open(mount.path / "hello", os.O_RDONLY)
-        mount.process.terminate()
-        assert mount.process.wait(END_SECONDS) == 0
+        assert mount.terminate() == 0
         # Nobody is left to be told of the close.
         with contextlib.suppress(OSError):
             os.close(fd)
@@ -89,23 +108,22 @@ def test_sigterm_ends_a_busy_mount(repository: PublishedRepository, tmp_path: Pa
 def test_a_mount_left_by_a_kill_is_repaired_by_the_next(
     repository: PublishedRepository, tmp_path: Path
 ) -> None:
-    arguments = options(repository, tmp_path)
-    with mounted(repository.root, tmp_path, *arguments) as mount:
+    with mount_it(repository, tmp_path) as mount:
         assert (mount.path / "dir" / "big").read_bytes() == BIG
         mount.kill()
         with pytest.raises(OSError, match="Errno") as caught:
             os.statvfs(mount.path)
         assert caught.value.errno in (errno.ENOTCONN, errno.ECONNABORTED)
         assert str(mount.path) not in run_ok("mounts")
-    # The servers are gone: what was read before comes from the cache.
-    (repository.root / "data").rename(repository.root / "away")
-    with mounted(repository.root, tmp_path, *arguments) as mount:
-        assert (mount.path / "dir" / "big").read_bytes() == BIG
+        # The servers are gone too: what was read before comes from the cache.
+        (repository.root / "data").rename(repository.root / "away")
+        with mount_it(repository, tmp_path, at=mount.path) as again:
+            assert (again.path / "dir" / "big").read_bytes() == BIG
     assert run("cache", "fsck", "--cache", str(tmp_path / "cache")).returncode == 0
 
 
 def test_a_mount_is_read_only(repository: PublishedRepository, tmp_path: Path) -> None:
-    with mounted(repository.root, tmp_path, *options(repository, tmp_path)) as mount:
+    with mount_it(repository, tmp_path) as mount:
         for action in (
             lambda: (mount.path / "new").touch(),
             lambda: (mount.path / "hello").write_bytes(b""),
