@@ -68,7 +68,9 @@ def test_a_number_that_nobody_has_may_be_forgotten(table: NodeTable) -> None:
     table.forget(4711, 1)
 
 
-def test_numbers_that_meet_are_told_apart(table: NodeTable, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_numbers_that_meet_are_told_apart(
+    table: NodeTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("lazyfs.fuse.nodes.node_id", lambda node: 1000)
     first, second = told(table, file("/a")), told(table, file("/b"))
     assert (first.nodeid, second.nodeid) == (1000, 1001)
