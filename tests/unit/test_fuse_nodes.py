@@ -158,7 +158,7 @@ def test_a_file_that_turns_out_to_be_unchanged_is_taken_back(
 def test_what_a_node_does_not_tell_is_not_taken_for_unchanged(
     table: NodeTable, old: Lease, what: dict[str, bool]
 ) -> None:
-    node = file("/a", **what)
+    node = file("/a", b"content", **what)
     known = told(table, node)
     table.apply({ROOT_ID: directory("")}, old)
     assert told(table, replace(node)) is not known
