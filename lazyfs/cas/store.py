@@ -105,6 +105,13 @@ class ObjectStore(Protocol):
         """The content if it is here without asking the network, else None."""
 
 
+class VerifyingStore(ObjectStore, Protocol):
+    """A store that can prove an object without keeping it."""
+
+    def verify(self, ref: ObjectRef) -> None:
+        """Read the object from its origin and verify it; raises as `open`."""
+
+
 class Receiver(Protocol):
     """Takes the stored bytes of one object from a transport, attempt by attempt."""
 

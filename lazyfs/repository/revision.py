@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from lazyfs.cas.cached_store import CachedStore
 from lazyfs.cas.digest import Digest
-from lazyfs.cas.store import ObjectRef
+from lazyfs.cas.store import ObjectRef, VerifyingStore
 from lazyfs.errors import IsADirectory, NotADirectory, PathError, PathNotFound
 from lazyfs.repository.catalog import sum_counters
 from lazyfs.repository.catalog_tree import CatalogTree
@@ -66,7 +65,7 @@ class Revision:
         self,
         info: RevisionInfo,
         tree: CatalogTree,
-        store: CachedStore,
+        store: VerifyingStore,
         variables: Mapping[str, str],
         *,
         fetch: bool = True,
