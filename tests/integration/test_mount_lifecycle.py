@@ -158,7 +158,7 @@ def test_an_ordinary_user_mounts_reads_and_unmounts(
         ' $m mount --pubkey "$3" --cache "$1/cache" "$4" "$1/mnt";'
         ' cat "$1/mnt/hello"; $m umount "$1/mnt"'
     )
-    environment = {**os.environ, "HOME": str(home), "XDG_RUNTIME_DIR": str(home)}
+    environment = {**os.environ, "HOME": str(home), "LAZYFS_RUNTIME_DIR": str(home / "run")}
     done = subprocess.run(
         [
             *become,
