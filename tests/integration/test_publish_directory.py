@@ -238,6 +238,8 @@ def check_catalog(
         properties = dict(catalog.execute("SELECT key, value FROM properties").fetchall())
         assert (properties["schema"], properties["schema_revision"]) == ("2.5", "7")
         assert properties.get("root_prefix", "") == mountpoint
+        (root,) = catalog.execute("SELECT flags FROM catalog LIMIT 1").fetchone()
+        assert root == (33 if mountpoint else 1)  # a repository's root is no nested root
         return own + below, len(catalog.serialize())
 
 
