@@ -68,9 +68,12 @@ class SqliteFile:
         if path is not None and path.exists():
             uri = f"file:{quote(os.fsencode(path))}?mode=ro&immutable=1"
             return self._connect(uri)
+        content = self._handle.pread(self._handle.size, 0)
+        if not content:
+            raise FormatError("not a database: empty", object=self.name)
         database = self._connect(":memory:")
         try:
-            database.deserialize(self._handle.pread(self._handle.size, 0))
+            database.deserialize(content)
         except sqlite3.Error as exc:
             database.close()
             raise FormatError(f"not a database: {exc}", object=self.name) from exc
