@@ -16,7 +16,7 @@ from pathlib import Path
 import trio
 
 from lazyfs.config.settings import RepositorySettings
-from lazyfs.errors import MountError, NotMounted
+from lazyfs.errors import LazyfsError, MountError, NotMounted
 from lazyfs.fuse.control import serve_control
 from lazyfs.fuse.control_commands import Commands, thread_stacks
 from lazyfs.fuse.daemon import Outcome
@@ -154,8 +154,20 @@ def run_mount(request: MountRequest, report: Report) -> int:
     )
     mountpoint = absolute(request.mountpoint)
     with Repository.from_settings(request.settings) as repository:
-        trio.run(_run, repository, request, mountpoint, report)
+        try:
+            trio.run(_run, repository, request, mountpoint, report)
+        except* LazyfsError as group:
+            # Nurseries wrap what they raise; the user is told of the failure itself.
+            raise _innermost(group) from None
     return 0
+
+
+def _innermost(group: BaseExceptionGroup[LazyfsError]) -> LazyfsError:
+    found: BaseException = group
+    while isinstance(found, BaseExceptionGroup):
+        found = found.exceptions[0]
+    assert isinstance(found, LazyfsError)
+    return found
 
 
 async def _run(

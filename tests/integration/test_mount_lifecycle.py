@@ -6,6 +6,7 @@ import os
 import select
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -136,7 +137,18 @@ def test_a_mount_is_read_only(repository: PublishedRepository, tmp_path: Path) -
             assert caught.value.errno == errno.EROFS
 
 
+@pytest.fixture
+def open_device() -> Iterator[None]:
+    """``/dev/fuse`` as udev makes it: for everybody; bare machines have it for root alone."""
+    device = Path("/dev/fuse")
+    mode = device.stat().st_mode
+    device.chmod(0o666)
+    yield
+    device.chmod(mode)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become another user")
+@pytest.mark.usefixtures("open_device")
 def test_an_ordinary_user_mounts_reads_and_unmounts(
     repository: PublishedRepository, tmp_path: Path
 ) -> None:
@@ -197,3 +209,16 @@ def test_mount_8_finds_the_helper(repository: PublishedRepository, tmp_path: Pat
         run_ok("umount", str(path))
     finally:
         helper.unlink()
+
+
+def test_a_refused_mount_says_why(repository: PublishedRepository, tmp_path: Path) -> None:
+    path = tmp_path / "mnt"
+    path.mkdir()
+    words = (*options(repository, tmp_path), str(repository.root), str(path))
+    done = run("mount", "-o", "CVMFS_ROOT_HASH=" + 40 * "0", *words)
+    assert done.returncode == 33, done.stderr
+    assert "0000C" in done.stderr
+    done = run("mount", "-o", "no_such_option", *words)
+    assert done.returncode == 60
+    assert "no_such_option" in done.stderr
+    assert find_mount(path) is None
