@@ -100,11 +100,11 @@ class ObjectPool:
         while found is None:
             flight = self._flights.get(ref.key)
             if flight is None:
-                await self._fly(ref)
-            else:
-                await flight.landed.wait()
-                if flight.error is not None:
-                    raise flight.error
+                return await self._fly(ref)
+            await flight.landed.wait()
+            if flight.error is not None:
+                raise flight.error
+            # None: whoever flew was cancelled, or was done with the object before we could run.
             found = self.acquire_now(ref)
         return found
 
@@ -117,7 +117,7 @@ class ObjectPool:
         while len(self._idle) > self._idle_limit:
             self._close(self._idle.popitem(last=False)[1])
 
-    async def _fly(self, ref: ObjectRef) -> None:
+    async def _fly(self, ref: ObjectRef) -> PooledObject:
         flight = self._flights[ref.key] = _Flight()
         try:
             handle = await run_blocking(self._workers.disk, self._peek, ref)
@@ -127,10 +127,9 @@ class ObjectPool:
             flight.error = exc
             raise
         else:
-            # No await between here and the waiters' acquire_now but the idle list's patience.
             pooled = self._open[ref.key] = PooledObject(ref.key, handle)
             pooled.users = 1
-            self.release(pooled)
+            return pooled
         finally:
             del self._flights[ref.key]
             flight.landed.set()

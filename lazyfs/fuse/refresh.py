@@ -155,7 +155,7 @@ class Follower:
             self._repository.adopt(revision)
             tree.apply(revision, changes.kept)
             filesystem.statistics.remounts += 1
-            log.info("%s switched to revision %d", revision.fqrn, revision.number)
+            log.info("%s switched to revision %d", self._repository.fqrn, revision.number)
         finally:
             tree.draining = False
             old.release()
