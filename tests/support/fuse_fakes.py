@@ -42,9 +42,9 @@ def hard_link(path: str, group: int, content: bytes = b"content", **more: object
     return file(path, content, **{"hardlink_group": group, "nlink": 2, **more})
 
 
-def _node(path: str, mode: int, **more: object) -> Node:
+def _node(path: str, usual_mode: int, **more: object) -> Node:
     values: dict[str, object] = {"size": 0, "mtime_ns": 1, "uid": 0, "gid": 0, "nlink": 1}
-    values |= {"path": path.encode(), "mode": mode, **more}
+    values |= {"path": path.encode(), "mode": usual_mode, **more}
     return Node(**values)  # type: ignore[arg-type]
 
 
