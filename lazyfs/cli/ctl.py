@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from lazyfs.cli.ctl_text import as_text
 from lazyfs.cli.options import JsonOption
 from lazyfs.cli.output import print_json, print_line
-from lazyfs.errors import NotMounted
+from lazyfs.errors import ControlError, NotMounted
+from lazyfs.fuse.control_client import ask
+from lazyfs.fuse.registry import Registry, runtime_directory
 
 
 def register(app: typer.Typer) -> None:
@@ -31,16 +34,14 @@ def ctl(
     """Ask a mount, or tell it to do something.
 
     Commands: status · remount · revision · pid · version · mountpoint · cache [size | list
-    [pinned|catalogs] | limit MB | cleanup MB | evict|pin|unpin PATH] · hosts [info | switch |
-    probe | geo | set URLS] · external-hosts … · proxies [info | switch | rebalance | set SPEC] ·
-    timeouts [info | set PROXY DIRECT] · catalogs [detach] · parameters · counters · reset-errors ·
-    log · stacks
+    [pinned|catalogs] | limit [get|set MB] | cleanup MB | evict|pin|unpin PATH] · hosts [info |
+    switch | probe | geo | set URLS] · proxies [info | switch | rebalance | set SPEC [FALLBACK]] ·
+    external-hosts … · external-proxies … · timeouts [info | set PROXY DIRECT] ·
+    max-ttl [get | set MINUTES] · open-catalogs · detach-catalogs · parameters · counters ·
+    reset-error-counters · log · stacks
 
     Examples:  lazyfs ctl /mnt/data status  ·  lazyfs ctl --json data.example.org hosts
     """
-    from lazyfs.fuse.control_client import ask
-    from lazyfs.fuse.registry import Registry, runtime_directory
-
     entry = Registry(runtime_directory()).find(mount)
     if entry is None:
         raise NotMounted(f"no mount {mount!r}", hint="see 'lazyfs mounts'")
@@ -48,19 +49,7 @@ def ctl(
     if json:
         print_json(answer)
     else:
-        _print_plain(answer)
-
-
-def _print_plain(value: Any, indent: str = "") -> None:
-    if isinstance(value, dict):
-        for name, inner in value.items():
-            if isinstance(inner, dict | list):
-                print_line(f"{indent}{name}:")
-                _print_plain(inner, indent + "  ")
-            else:
-                print_line(f"{indent}{name}: {'' if inner is None else inner}")
-    elif isinstance(value, list):
-        for inner in value:
-            _print_plain(inner, indent)
-    else:
-        print_line(f"{indent}{value}")
+        for line in as_text(command, answer):
+            print_line(line)
+    if command == ["remount"] and str(answer).startswith("failed"):
+        raise typer.Exit(ControlError.exit_code)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -11,7 +12,10 @@ import typer
 
 from lazyfs.cli.options import CommonOptions, JsonOption, RepoArgument, with_common_options
 from lazyfs.cli.output import print_json, print_line
-from lazyfs.errors import ControlError
+from lazyfs.fuse.logs import LogTarget
+from lazyfs.fuse.options import parse_options
+from lazyfs.fuse.overview import MountReport, survey
+from lazyfs.fuse.registry import Registry, runtime_directory
 
 _PANEL = "Mounting"
 
@@ -44,14 +48,16 @@ def mount(
     """
     from lazyfs.cli.mounting import mount_repository
 
-    mount_repository(
+    outcome = mount_repository(
         repo,
         mountpoint,
         overrides=common.overrides,
-        options=",".join(options or ()),
-        foreground=foreground,
-        log_file=log.absolute() if log else None,
+        options=parse_options(",".join(options or ())),
+        log=LogTarget(log.absolute() if log else None, foreground, common.verbose),
     )
+    if outcome.message:
+        sys.stderr.write(f"lazyfs: {outcome.message}\n")
+    raise typer.Exit(outcome.exit_code)
 
 
 def umount(
@@ -64,32 +70,30 @@ def umount(
 
     Examples:  lazyfs umount /mnt/data  ·  lazyfs umount --lazy /mnt/data
     """
-    from lazyfs.fuse.mount import unmount
+    from lazyfs.fuse.unmount import unmount
 
-    unmount(mountpoint, lazy=lazy)
+    unmount(mountpoint, Registry(runtime_directory()), lazy=lazy)
 
 
 def mounts(json: JsonOption = False) -> None:
-    """List your mounts; never touches a mount point.
+    """List your mounts, and those of others by their place; never touches a mount point.
 
     Examples:  lazyfs mounts  ·  lazyfs mounts --json
     """
-    from lazyfs.fuse.control_client import STATUS_SECONDS, ask
-    from lazyfs.fuse.registry import Registry, runtime_directory
-
-    rows = []
-    for entry in Registry(runtime_directory()).live():
-        try:
-            revision = ask(Path(entry.socket), ["revision"], timeout=STATUS_SECONDS)
-        except ControlError:
-            revision = None
-        rows.append({**asdict(entry), "revision": revision})
+    reports = survey(Registry(runtime_directory()))
     if json:
-        print_json(rows)
+        print_json([{**asdict(report), "state": report.state.name.lower()} for report in reports])
         return
-    for row in rows:
-        since = time.strftime("%Y-%m-%d %H:%M", time.localtime(row["started"]))
-        revision = "does not answer" if row["revision"] is None else f"revision {row['revision']}"
-        print_line(
-            f"{row['fqrn']} on {row['mountpoint']}  pid {row['pid']}  {revision}  since {since}"
-        )
+    for report in reports:
+        print_line(_line(report))
+
+
+def _line(report: MountReport) -> str:
+    parts = [f"{report.fqrn} on {report.mountpoint}", report.state.value]
+    if report.revision is not None:
+        parts.append(f"revision {report.revision}")
+    if report.pid is not None:
+        parts.append(f"pid {report.pid}")
+    if report.since is not None:
+        parts.append(time.strftime("since %Y-%m-%d %H:%M", time.localtime(report.since)))
+    return "  ".join(parts)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
-from lazyfs.config.load import load_settings
+from lazyfs.config.load import load_parameters, settings_from
+from lazyfs.config.parameters import Parameters, read_file
+from lazyfs.config.settings import RepositorySettings
 from lazyfs.errors import ConfigError
 from lazyfs.fuse.daemon import Outcome, run_in_background
-from lazyfs.fuse.options import parse_options
+from lazyfs.fuse.logs import LogTarget
+from lazyfs.fuse.options import MountOptions
 
 MISSING_FUSE = "install the package with its 'fuse' extra: pip install 'lazyfs[fuse]'"
 
@@ -19,30 +24,75 @@ def mount_repository(
     mountpoint: Path,
     *,
     overrides: Mapping[str, str],
-    options: str,
-    foreground: bool,
-    log_file: Path | None,
-) -> None:
-    """Mount ``repo``; in the background unless ``foreground``; exits with the outcome's code.
+    options: MountOptions,
+    log: LogTarget,
+) -> Outcome:
+    """Mount ``repo`` and say how it went; in the foreground this is when the mount has ended.
+
+    Args:
+        repo: As for all commands.
+        mountpoint: An existing directory.
+        overrides: Parameters from the command line; those in ``options`` win.
+        options: Mount options.
+        log: Where log lines go, and whether to stay in the foreground.
 
     Raises:
         LazyfsError: it could not be mounted.
     """
     try:
-        from lazyfs.fuse.mount import MountRequest, prepare_mountpoint, run_mount
+        from lazyfs.fuse.mount import MountRequest, run_mount
     except ImportError as exc:
         raise ConfigError(f"mounting needs pyfuse3: {exc}", hint=MISSING_FUSE) from exc
-    parsed = parse_options(options)
-    given = {"CVMFS_HTTP_PROXY": "DIRECT"} if "CVMFS_SERVER_URL" in parsed.overrides else {}
-    settings = load_settings(repo, overrides={**given, **overrides, **parsed.overrides})
-    prepare_mountpoint(mountpoint)
-    request = MountRequest(settings, mountpoint, parsed.kernel, log_file, foreground)
-    if foreground:
-        sys.exit(run_mount(request, _announce))
-    outcome = run_in_background(lambda report: run_mount(request, report))
-    if outcome.exit_code:
-        sys.stderr.write(f"lazyfs: {outcome.message}\n")
-        sys.exit(outcome.exit_code)
+    source, parameters = load_parameters(repo, overrides=_overrides(overrides, options))
+    settings = _anchored(settings_from(source.fqrn, parameters, os.environ))
+    file = log.file or options.log or _log_file(parameters)
+    request = MountRequest(
+        settings,
+        mountpoint.absolute(),
+        options.kernel,
+        LogTarget(file, log.foreground, log.verbose),
+        parameters.values,
+    )
+    if log.foreground:
+        return Outcome(exit_code=run_mount(request, _announce))
+    return run_in_background(lambda report: run_mount(request, report), errors=file)
+
+
+def _overrides(overrides: Mapping[str, str], options: MountOptions) -> dict[str, str]:
+    from_files = Parameters()
+    for path in options.config:
+        if not path.is_file():
+            raise ConfigError("no such configuration file", path=str(path))
+        read_file(path, from_files)
+    given = {name: value.text for name, value in from_files.values.items()}
+    given |= {**overrides, **options.overrides}
+    if "CVMFS_SERVER_URL" in options.overrides:
+        given.setdefault("CVMFS_HTTP_PROXY", "DIRECT")
+    return given
+
+
+def _anchored(settings: RepositorySettings) -> RepositorySettings:
+    """The same with absolute paths: a mount process changes its directory."""
+    cache, trust, mount = settings.cache, settings.trust, settings.mount
+    return replace(
+        settings,
+        cache=replace(cache, directory=cache.directory.absolute()),
+        trust=replace(
+            trust,
+            public_keys=tuple(path.absolute() for path in trust.public_keys),
+            blacklists=tuple(path.absolute() for path in trust.blacklists),
+        ),
+        mount=replace(
+            mount,
+            uid_map=mount.uid_map and mount.uid_map.absolute(),
+            gid_map=mount.gid_map and mount.gid_map.absolute(),
+        ),
+    )
+
+
+def _log_file(parameters: Parameters) -> Path | None:
+    name = parameters.text("CVMFS_USYSLOG")
+    return Path(name).absolute() if name else None
 
 
 def _announce(outcome: Outcome) -> None:

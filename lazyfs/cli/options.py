@@ -38,6 +38,7 @@ class CommonOptions:
     """How to reach and trust a repository, and which revision to read."""
 
     overrides: dict[str, str]
+    verbose: bool = False
 
     def settings(self, repo: str) -> RepositorySettings:
         """The settings for ``repo`` with these options."""
@@ -128,7 +129,7 @@ def _common(
         **_given("LAZYFS_ALLOW_ROLLBACK", "yes" if allow_rollback else None),
         **_given("LAZYFS_ALLOW_EXPIRED", "yes" if allow_expired else None),
     }
-    return CommonOptions(overrides | dict(map(assignment, set_ or [])))
+    return CommonOptions(overrides | dict(map(assignment, set_ or [])), verbose)
 
 
 def _given(name: str, value: str | None) -> dict[str, str]:

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
-import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
 import trio
 
 import lazyfs
-from lazyfs.cas.digest import ObjectKind
-from lazyfs.errors import ControlError, PathNotFound
-from lazyfs.fuse.blocking import run_blocking
+from lazyfs.config.parameters import Value
+from lazyfs.errors import ControlError
+from lazyfs.fuse.control_cache import CacheCommands
+from lazyfs.fuse.control_network import NetworkCommands
+from lazyfs.fuse.control_values import Json, no_more, number
 from lazyfs.fuse.filesystem import Filesystem
-from lazyfs.net.downloader import Downloader
+from lazyfs.fuse.stacks import dump_stacks
 
-Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
+STATUS_SECONDS = 0.5
+"""How long a status waits for the cache's index, which may be on a disk that hangs."""
 
 Command = Callable[[list[str]], Awaitable[Json]]
 
@@ -30,29 +31,37 @@ class Commands:
     Args:
         filesystem: The mount.
         mountpoint: Where it is mounted.
+        parameters: What its settings were made from.
     """
 
-    def __init__(self, filesystem: Filesystem, mountpoint: Path) -> None:
+    def __init__(
+        self, filesystem: Filesystem, mountpoint: Path, parameters: Mapping[str, Value]
+    ) -> None:
         self._filesystem = filesystem
         self._mountpoint = mountpoint
-        self._commands: dict[str, Command] = {
+        self._parameters_known = parameters
+        network = NetworkCommands(filesystem)
+        self._commands: Mapping[str, Command] = {
             "status": self._status,
             "remount": self._remount,
-            "revision": self._revision,
-            "pid": self._pid,
-            "version": self._version,
-            "mountpoint": self._where,
-            "cache": self._cache,
-            "hosts": self._hosts,
-            "proxies": self._proxies,
-            "timeouts": self._timeouts,
-            "external-hosts": self._external_hosts,
-            "catalogs": self._catalogs,
-            "parameters": self._parameters,
-            "counters": self._counters,
-            "reset-errors": self._reset_errors,
-            "log": self._log,
-            "stacks": self._stacks,
+            "revision": self._fact(lambda: filesystem.revision.number),
+            "pid": self._fact(os.getpid),
+            "version": self._fact(lambda: lazyfs.__version__),
+            "mountpoint": self._fact(lambda: str(mountpoint)),
+            "cache": CacheCommands(filesystem).run,
+            "hosts": network.hosts,
+            "proxies": network.proxies,
+            "timeouts": network.timeouts,
+            "external-hosts": network.external_hosts,
+            "external-proxies": network.external_proxies,
+            "max-ttl": self._max_ttl,
+            "open-catalogs": self._fact(self._open_catalogs),
+            "detach-catalogs": self._detach_catalogs,
+            "parameters": self._fact(self._parameters),
+            "counters": self._fact(self._counters),
+            "reset-error-counters": self._fact(self._reset_errors),
+            "log": self._fact(lambda: list(filesystem.log_buffer.lines())),
+            "stacks": self._fact(dump_stacks),
         }
 
     async def run(self, words: list[str]) -> Json:
@@ -64,62 +73,107 @@ class Commands:
         """
         command = self._commands.get(words[0]) if words else None
         if command is None:
-            raise ControlError(
-                f"unknown command {' '.join(words)!r}", hint=f"known: {', '.join(self._commands)}"
-            )
+            known = ", ".join(self._commands)
+            raise ControlError(f"unknown command {' '.join(words)!r}", hint=f"known: {known}")
         return await command(words[1:])
 
-    async def _blocking(self, work: Callable[[], Json]) -> Json:
-        return await run_blocking(self._filesystem.workers.control, work)
+    def _fact(self, tell: Callable[[], Json]) -> Command:
+        """A command without arguments that answers at once."""
+
+        async def command(words: list[str]) -> Json:
+            no_more(words)
+            return tell()
+
+        return command
 
     # --- the mount -------------------------------------------------------------------------
 
     async def _status(self, words: list[str]) -> Json:
-        filesystem = self._filesystem
-        usage = await filesystem.usage()
-        network = filesystem.repository.downloader.status()
-        statistics = filesystem.statistics
+        no_more(words)
+        usage = None
+        with trio.move_on_after(STATUS_SECONDS):
+            usage = (await self._filesystem.usage()).cache
         return {
-            "fqrn": filesystem.repository.fqrn,
+            **self._identity(),
+            **self._revision_facts(),
+            **self._network_facts(),
+            "cache_used": usage.used if usage else None,
+            "cache_limit": usage.limit if usage else None,
+            "cache_directory": str(self._filesystem.repository.cache.directory),
+            **self._activity(),
+        }
+
+    def _identity(self) -> dict[str, Json]:
+        return {
+            "fqrn": self._filesystem.repository.fqrn,
             "mountpoint": str(self._mountpoint),
             "pid": os.getpid(),
             "version": lazyfs.__version__,
-            "uptime": int(time.time() - statistics.started),
-            "revision": filesystem.revision.number,
-            "root_hash": str(filesystem.revision.root_hash),
-            "tag": filesystem.revision.tag,
-            "published": filesystem.revision.timestamp,
-            "expires_in": filesystem.expires_in(),
+            "uptime": int(time.time() - self._filesystem.statistics.started),
+        }
+
+    def _revision_facts(self) -> dict[str, Json]:
+        revision = self._filesystem.revision
+        return {
+            "revision": revision.number,
+            "root_hash": str(revision.root_hash),
+            "tag": revision.tag,
+            "published": revision.timestamp,
+            "expires_in": self._filesystem.expires_in(),
+        }
+
+    def _network_facts(self) -> dict[str, Json]:
+        network = self._filesystem.repository.downloader.status()
+        return {
             "host": network.host,
             "proxy": network.proxies.current,
             "bytes_received": network.counters.bytes_received,
             "requests": network.counters.requests,
             "failures": network.counters.failures,
-            "cache_used": usage.cache.used,
-            "cache_limit": usage.cache.limit,
-            "cache_directory": str(filesystem.repository.cache.directory),
+        }
+
+    def _activity(self) -> dict[str, Json]:
+        statistics = self._filesystem.statistics
+        return {
             "open_files": statistics.open_files,
-            "open_catalogs": len(filesystem.revision.open_catalogs()),
-            "nodes": len(filesystem.nodes),
+            "open_catalogs": len(self._filesystem.revision.open_catalogs()),
+            "nodes": len(self._filesystem.nodes),
             "io_errors": statistics.errors,
+            "memory": _resident_bytes(),
+            "descriptors": len(os.listdir("/proc/self/fd")),  # noqa: PTH208
         }
 
     async def _remount(self, words: list[str]) -> Json:
+        no_more(words)
         return str(await self._filesystem.remount())
 
-    async def _revision(self, words: list[str]) -> Json:
-        return self._filesystem.revision.number
+    async def _max_ttl(self, words: list[str]) -> Json:
+        follower = self._filesystem.follower
+        match words:
+            case [] | ["get"]:
+                pass
+            case ["set", minutes]:
+                follower.set_max_ttl(number(minutes) * 60)
+            case _:
+                raise ControlError("unknown max-ttl command", hint="get, set MINUTES")
+        return follower.max_ttl // 60
 
-    async def _pid(self, words: list[str]) -> Json:
-        return os.getpid()
+    def _open_catalogs(self) -> Json:
+        catalogs = self._filesystem.revision.open_catalogs()
+        return [path.decode(errors="backslashreplace") or "/" for path in catalogs]
 
-    async def _version(self, words: list[str]) -> Json:
-        return lazyfs.__version__
+    async def _detach_catalogs(self, words: list[str]) -> Json:
+        no_more(words)
+        await self._filesystem.detach_nested()
+        return True
 
-    async def _where(self, words: list[str]) -> Json:
-        return str(self._mountpoint)
+    def _parameters(self) -> Json:
+        return {
+            name: {"value": value.text, "from": value.origin}
+            for name, value in sorted(self._parameters_known.items())
+        }
 
-    async def _counters(self, words: list[str]) -> Json:
+    def _counters(self) -> Json:
         repository = self._filesystem.repository
         return {
             "mount": asdict(self._filesystem.statistics),
@@ -127,173 +181,13 @@ class Commands:
             "network": asdict(repository.downloader.status().counters),
         }
 
-    async def _reset_errors(self, words: list[str]) -> Json:
+    def _reset_errors(self) -> Json:
         self._filesystem.statistics.errors = 0
         self._filesystem.statistics.last_error = 0
         return True
 
-    async def _log(self, words: list[str]) -> Json:
-        return list(self._filesystem.log_buffer.lines())
 
-    async def _parameters(self, words: list[str]) -> Json:
-        settings = self._filesystem.repository.settings
-        return {name: _plain(value) for name, value in asdict(settings).items()}
-
-    async def _stacks(self, words: list[str]) -> Json:
-        return thread_stacks()
-
-    # --- cache and catalogs ----------------------------------------------------------------
-
-    async def _cache(self, words: list[str]) -> Json:
-        cache = self._filesystem.repository.cache
-        match words:
-            case [] | ["size"]:
-                return await self._blocking(lambda: dict(asdict(cache.usage())))
-            case ["list"] | ["list", "pinned" | "catalogs"]:
-                return await self._blocking(lambda: self._cache_list(words[1:]))
-            case ["limit", text]:
-                limit = None if text == "-1" else _number(text) << 20
-                await self._blocking(lambda: cache.set_limit(limit))
-                return True
-            case ["cleanup", text]:
-                target = _number(text) << 20
-                return await self._blocking(lambda: cache.shrink(target))
-            case ["evict" | "pin" | "unpin" as verb, path]:
-                return await self._blocking(lambda: self._of_path(verb, path))
-        raise ControlError(
-            "unknown cache command",
-            hint="size, list [pinned|catalogs], limit MB, cleanup MB, evict|pin|unpin PATH",
-        )
-
-    def _cache_list(self, words: list[str]) -> Json:
-        entries = self._filesystem.repository.cache.entries()
-        if words == ["pinned"]:
-            return [entry.label for entry in entries if entry.pinned]
-        if words == ["catalogs"]:
-            return [entry.label for entry in entries if entry.kind == ObjectKind.CATALOG.value]
-        return [entry.label for entry in entries]
-
-    def _of_path(self, verb: str, path: str) -> Json:
-        revision, repository = self._filesystem.revision, self._filesystem.repository
-        node = revision.resolve(path)
-        if not node.is_file:
-            raise PathNotFound("no such regular file", path=node.path)
-        keys = [extent.ref for extent in revision.extents(node)]
-        if verb == "pin":
-            for ref in keys:
-                repository.store.open(ref).close()
-        change = {
-            "evict": repository.cache.evict,
-            "pin": repository.cache.pin,
-            "unpin": repository.cache.unpin,
-        }[verb]
-        changed = [change(ref.key) for ref in keys]
-        return all(changed)
-
-    async def _catalogs(self, words: list[str]) -> Json:
-        if words == ["detach"]:
-            await self._filesystem.detach_nested()
-            return True
-        return [
-            path.decode(errors="backslashreplace") or "/"
-            for path in self._filesystem.revision.open_catalogs()
-        ]
-
-    # --- network ---------------------------------------------------------------------------
-
-    async def _hosts(self, words: list[str]) -> Json:
-        return await self._of_hosts(self._filesystem.repository.downloader, words)
-
-    async def _external_hosts(self, words: list[str]) -> Json:
-        external = self._filesystem.repository.external_downloader
-        if external is None:
-            raise ControlError("the mount has no external servers")
-        return await self._of_hosts(external, words)
-
-    async def _of_hosts(self, downloader: Downloader, words: list[str]) -> Json:
-        network = self._filesystem.workers.network
-        match words:
-            case [] | ["info"]:
-                pass
-            case ["switch"]:
-                downloader.switch_host()
-            case ["probe"]:
-                await run_blocking(network, downloader.probe_hosts)
-            case ["geo"]:
-                await run_blocking(network, downloader.geo_sort)
-            case ["set", urls]:
-                downloader.set_hosts([url for url in urls.split(";") if url])
-            case _:
-                raise ControlError(
-                    "unknown hosts command", hint="info, switch, probe, geo, set URLS"
-                )
-        return [dict(asdict(host)) for host in downloader.status().hosts]
-
-    async def _proxies(self, words: list[str]) -> Json:
-        downloader = self._filesystem.repository.downloader
-        match words:
-            case [] | ["info"]:
-                pass
-            case ["switch"]:
-                downloader.switch_proxy_group()
-            case ["rebalance"]:
-                downloader.rebalance_proxies()
-            case ["set", spec]:
-                downloader.set_proxies(spec)
-            case ["set", spec, fallback]:
-                downloader.set_proxies(spec, fallback)
-            case _:
-                raise ControlError(
-                    "unknown proxies command", hint="info, switch, rebalance, set SPEC [FALLBACK]"
-                )
-        status = downloader.status().proxies
-        return {
-            "groups": [list(group) for group in status.groups],
-            "current": status.current,
-            "current_group": status.current_group,
-            "first_fallback_group": status.first_fallback_group,
-        }
-
-    async def _timeouts(self, words: list[str]) -> Json:
-        downloader = self._filesystem.repository.downloader
-        match words:
-            case [] | ["info"]:
-                pass
-            case ["set", proxy, direct]:
-                downloader.set_timeouts(_number(proxy), _number(direct))
-            case _:
-                raise ControlError("unknown timeouts command", hint="info, set PROXY DIRECT")
-        status = downloader.status()
-        return {"proxy": status.timeout, "direct": status.timeout_direct}
-
-
-def thread_stacks() -> str:
-    """What every thread and every trio task of this process is doing."""
-    frames = sys._current_frames()
-    parts = [
-        f"thread {ident}:\n{''.join(traceback.format_stack(f))}" for ident, f in frames.items()
-    ]
-    root = trio.lowlevel.current_root_task()
-    queue = [root] if root is not None else []
-    while queue:
-        task = queue.pop()
-        stack = "".join(traceback.StackSummary.extract(iter(task.iter_await_frames())).format())
-        parts.append(f"task {task.name}:\n{stack}")
-        queue += [child for nursery in task.child_nurseries for child in nursery.child_tasks]
-    return "\n".join(parts)
-
-
-def _number(text: str) -> int:
-    if not text.isdecimal():
-        raise ControlError(f"not a number: {text!r}")
-    return int(text)
-
-
-def _plain(value: object) -> Json:
-    if isinstance(value, dict):
-        return {str(name): _plain(inner) for name, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    return str(getattr(value, "value", value))
+def _resident_bytes() -> int:
+    """Memory of this process, from the kernel."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGESIZE")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import BinaryIO
 
 from lazyfs.errors import LazyfsError, MountError
@@ -20,12 +21,21 @@ class Outcome:
     exit_code: int = 0
 
 
-def run_in_background(serve: Callable[[Callable[[Outcome], None]], int]) -> Outcome:
+Report = Callable[[Outcome], None]
+"""Tells the outcome to whoever waits for it; only the first one counts."""
+
+
+def run_in_background(serve: Callable[[Report], int], *, errors: Path | None = None) -> Outcome:
     """Run ``serve`` in a process of its own session; what it reports first.
 
     Args:
         serve: Gets a function that reports; its result is the exit code of the process. It must
-            do all its work after the fork: neither threads nor trio survive one.
+            do all its work after the fork: neither threads nor trio survive one. If nobody waits
+            for the report any more, reporting raises `MountError`.
+        errors: Gets what is written to standard error after the report; None: nothing does.
+
+    Raises:
+        MountError: the process ended without a report.
     """
     reader, writer = os.pipe()
     child = os.fork()
@@ -34,45 +44,60 @@ def run_in_background(serve: Callable[[Callable[[Outcome], None]], int]) -> Outc
         os.setsid()
         # The second fork: a session leader could take a terminal, and init reaps an orphan.
         if os.fork() == 0:
-            _serve(serve, os.fdopen(writer, "wb"))
+            _serve(serve, os.fdopen(writer, "wb"), errors)
         os._exit(0)
     os.close(writer)
-    os.waitpid(child, 0)
     with os.fdopen(reader, "rb") as pipe:
+        os.waitpid(child, 0)
         return _read_outcome(pipe)
 
 
-def _serve(serve: Callable[[Callable[[Outcome], None]], int], pipe: BinaryIO) -> None:
+def _serve(serve: Callable[[Report], int], pipe: BinaryIO, errors: Path | None) -> None:
+    """Run ``serve`` and end the process; nothing of the parent's stack may run again."""
+
     def report(outcome: Outcome) -> None:
         if pipe.closed:
             return
-        _detach_standard_streams()
-        pipe.write(json.dumps([outcome.message, outcome.exit_code]).encode())
-        pipe.close()
+        try:
+            # Standard error is left last: whoever reads it to the end has then seen all of it.
+            with pipe:
+                pipe.write(json.dumps(asdict(outcome)).encode())
+        except BrokenPipeError:
+            raise MountError("whoever asked for the mount has gone away") from None
+        _detach_standard_streams(errors)
 
     code = 1
     try:
+        # No other file system is kept busy by a mount.
+        os.chdir("/")
         code = serve(report)
     except LazyfsError as exc:
         code = exc.exit_code
         report(Outcome(str(exc), code))
     except BaseException as exc:
-        report(Outcome(f"unexpected failure: {exc!r}", 1))
+        report(Outcome(f"unexpected failure: {exc!r}", code))
         raise
     finally:
         os._exit(code)
 
 
-def _detach_standard_streams() -> None:
+def _detach_standard_streams(errors: Path | None) -> None:
     null = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(null, stream)
     os.close(null)
+    if errors is not None:
+        fd = os.open(errors, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        os.dup2(fd, 2)
+        os.close(fd)
 
 
 def _read_outcome(pipe: BinaryIO) -> Outcome:
     content = pipe.read()
-    if not content:
-        raise MountError("the mount process ended before the mount answered")
-    message, exit_code = json.loads(content)
-    return Outcome(message, exit_code)
+    try:
+        return Outcome(**json.loads(content))
+    except (ValueError, TypeError):
+        raise MountError(
+            "the mount process ended before the mount answered",
+            hint="try --foreground, it shows more",
+        ) from None

@@ -1,38 +1,44 @@
-"""The life of a mount: make it, keep it, end it, repair what a killed one left."""
+"""The life of a mount: make it, keep it until it is asked to end, end it in bounded time."""
 
 from __future__ import annotations
 
-import errno
+import contextlib
+import faulthandler
 import logging
 import os
-import select
 import signal
-import subprocess
 import time
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import trio
 
+from lazyfs.config.parameters import Value
 from lazyfs.config.settings import RepositorySettings
-from lazyfs.errors import LazyfsError, MountError, NotMounted
+from lazyfs.errors import LazyfsError, MountError
 from lazyfs.fuse.control import serve_control
-from lazyfs.fuse.control_commands import Commands, thread_stacks
-from lazyfs.fuse.daemon import Outcome
+from lazyfs.fuse.control_commands import Commands
+from lazyfs.fuse.daemon import Outcome, Report
 from lazyfs.fuse.filesystem import Filesystem
-from lazyfs.fuse.logs import set_up_logging
-from lazyfs.fuse.mountinfo import FILESYSTEM_TYPE, absolute, find_mount
+from lazyfs.fuse.logs import LogTarget, set_up_logging
+from lazyfs.fuse.mountinfo import find_mount
 from lazyfs.fuse.registry import MountEntry, Registry, runtime_directory
 from lazyfs.fuse.session import serve
+from lazyfs.fuse.stacks import dump_stacks
+from lazyfs.fuse.unmount import detach_own, locate, prepare_mountpoint
 from lazyfs.repository.repository import Repository
 
 log = logging.getLogger("lazyfs.fuse")
 
-UMOUNT_SECONDS = 10.0
-"""How long `unmount` waits for the mount process to end."""
+END_SECONDS = 15.0
+"""A process that was asked to end, or whose mount is gone, is ended by force after so long. The
+cache survives that at any instant; what hung is shown in the log first."""
 
-Report = Callable[[Outcome], None]
+NOTIFICATION_SECONDS = 2.0
+"""How long an end waits for a notification that the kernel is still taking."""
+
+ENDING_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,197 +48,184 @@ class MountRequest:
     settings: RepositorySettings
     mountpoint: Path
     kernel_options: frozenset[str] = frozenset()
-    log_file: Path | None = None
-    foreground: bool = False
-    verbose: bool = False
-
-
-def prepare_mountpoint(mountpoint: Path) -> None:
-    """Make sure that something can be mounted there; a stale mount is taken away.
-
-    Raises:
-        MountError: it is no directory, or a live mount is there already.
-    """
-    mount = find_mount(mountpoint)
-    if mount is not None and mount.kind == FILESYSTEM_TYPE:
-        if not is_stale(mountpoint):
-            raise MountError(
-                f"{mount.source} is mounted there already",
-                path=str(mountpoint),
-                hint="unmount it with 'lazyfs umount' first",
-            )
-        log.warning("taking away the stale mount at %s", mountpoint)
-        detach(mountpoint, lazy=True)
-    try:
-        is_directory = mountpoint.is_dir()
-    except OSError as exc:
-        raise MountError(f"cannot mount there: {exc.strerror}", path=str(mountpoint)) from exc
-    if not is_directory:
-        raise MountError("not a directory", path=str(mountpoint), hint="make it with mkdir")
-
-
-def is_stale(mountpoint: Path) -> bool:
-    """Whether the process behind a FUSE mount is gone.
-
-    Only a request that the kernel passes on tells: it answers `stat` from its own cache.
-    """
-    try:
-        os.statvfs(mountpoint)
-    except OSError as exc:
-        return exc.errno in (errno.ENOTCONN, errno.ECONNABORTED)
-    return False
-
-
-def detach(mountpoint: Path, *, lazy: bool) -> None:
-    """Unmount, as root or as the user who mounted.
-
-    Raises:
-        MountError: it is busy, or not permitted.
-    """
-    flags = ["-l"] if lazy else []
-    if os.geteuid() == 0:
-        command = ["umount", "-i", *flags, "--", str(mountpoint)]
-    else:
-        command = ["fusermount3", "-u", *(["-z"] if lazy else []), "--", str(mountpoint)]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
-    except (OSError, subprocess.TimeoutExpired) as exc:
-        raise MountError(f"cannot unmount: {exc}", path=str(mountpoint)) from exc
-    if done.returncode:
-        raise MountError(
-            f"cannot unmount: {done.stderr.strip()}",
-            path=str(mountpoint),
-            hint="end what uses it, or give --lazy",
-        )
-
-
-def unmount(mountpoint: Path, *, lazy: bool = False) -> None:
-    """End a mount and wait until its process is gone.
-
-    Raises:
-        NotMounted: nothing of lazyfs is mounted there.
-        MountError: it is busy.
-    """
-    where = absolute(mountpoint)
-    mount = find_mount(where)
-    if mount is None or mount.kind != FILESYSTEM_TYPE:
-        raise NotMounted("no lazyfs mount is there", path=str(where), hint="see 'lazyfs mounts'")
-    registry = Registry(runtime_directory())
-    entry = next((e for e in registry.entries() if e.mountpoint == str(where)), None)
-    detach(where, lazy=lazy)
-    if entry is not None and not lazy:
-        _wait_for_end(entry)
-
-
-def _wait_for_end(entry: MountEntry) -> None:
-    try:
-        fd = os.pidfd_open(entry.pid)
-    except OSError:
-        return
-    try:
-        if not select.select([fd], [], [], UMOUNT_SECONDS)[0]:
-            raise MountError(f"unmounted, but process {entry.pid} has not ended yet")
-    finally:
-        os.close(fd)
+    """Beside those that the settings stand for."""
+    log: LogTarget = field(default_factory=LogTarget)
+    parameters: Mapping[str, Value] = field(default_factory=dict)
+    """The parameters behind the settings, to be shown."""
 
 
 def run_mount(request: MountRequest, report: Report) -> int:
-    """Mount and serve until the mount ends; the exit code.
+    """Mount and serve until the mount ends; the exit code of the process.
 
     Args:
         request: What to mount.
-        report: Told once, when the mount answers.
+        report: Told once the mount answers.
 
     Raises:
         LazyfsError: the mount could not be made.
     """
-    set_up_logging(
-        request.settings.fqrn,
-        file=request.log_file,
-        foreground=request.foreground,
-        verbose=request.verbose,
-    )
-    mountpoint = absolute(request.mountpoint)
-    with Repository.from_settings(request.settings) as repository:
-        try:
-            trio.run(_run, repository, request, mountpoint, report)
-        except* LazyfsError as group:
-            # Nurseries wrap what they raise; the user is told of the failure itself.
-            raise _innermost(group) from None
+    set_up_logging(request.settings.fqrn, request.log)
+    mountpoint = locate(request.mountpoint)
+    registry = Registry(runtime_directory())
+    try:
+        with contextlib.ExitStack() as making:
+            making.enter_context(registry.making(mountpoint))
+            prepare_mountpoint(mountpoint, registry)
+            with Repository.from_settings(request.settings) as repository, _bounded_end():
+                life = _Life(request, repository, mountpoint, registry)
+                with _one_error():
+                    trio.run(life.run, making, report)
+    except LazyfsError:
+        raise
+    except BaseException:
+        log.critical("the mount at %s ends, please report this", mountpoint, exc_info=True)
+        raise
+    log.info("unmounted %s", mountpoint)
     return 0
 
 
-def _innermost(group: BaseExceptionGroup[LazyfsError]) -> LazyfsError:
-    found: BaseException = group
-    while isinstance(found, BaseExceptionGroup):
-        found = found.exceptions[0]
-    assert isinstance(found, LazyfsError)
-    return found
-
-
-async def _run(
-    repository: Repository, request: MountRequest, mountpoint: Path, report: Report
-) -> None:
-    filesystem = Filesystem(repository, request.settings.mount)
-    logging.getLogger("lazyfs").addHandler(filesystem.log_buffer)
-    registry = Registry(runtime_directory())
-    socket_path = registry.socket_path(mountpoint)
+@contextlib.contextmanager
+def _one_error() -> Iterator[None]:
+    """Nurseries wrap every error into groups; let the one that caused the others out."""
     try:
-        async with trio.open_nursery() as nursery:
-            with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGUSR1) as got:
-                await nursery.start(_serve, nursery, filesystem, request, mountpoint)
-                commands = Commands(filesystem, mountpoint)
-                await nursery.start(serve_control, commands, socket_path)
-                registry.add(
-                    MountEntry(
-                        repository.fqrn,
-                        str(mountpoint),
-                        os.getpid(),
-                        time.time(),
-                        str(socket_path),
-                    )
-                )
-                log.info("mounted %s at %s", repository.fqrn, mountpoint)
-                report(Outcome())
-                await _obey_signals(got)
-                # Unmounting waits for nobody: fetches under way end with an error.
-                repository.downloader.close()
-                nursery.cancel_scope.cancel()
+        yield
+    except BaseExceptionGroup as group:
+        own = group.subgroup(LazyfsError)
+        cause: BaseException = own or group
+        while isinstance(cause, BaseExceptionGroup):
+            cause = cause.exceptions[0]
+        if own is None and len(group.exceptions) > 1:
+            raise
+        raise cause from None
+
+
+@contextlib.contextmanager
+def _bounded_end() -> Iterator[None]:
+    """Call the watchdog off at the very end; see `_expect_end`."""
+    try:
+        yield
     finally:
-        registry.remove(mountpoint)
-        log.info("unmounted %s", mountpoint)
+        _expect_end()
 
 
-async def _serve(
-    nursery: trio.Nursery,
-    filesystem: Filesystem,
-    request: MountRequest,
-    mountpoint: Path,
-    *,
-    task_status: trio.TaskStatus[None],
-) -> None:
-    """Serve the kernel; when the mount ends, so does all else."""
-    await serve(filesystem, mountpoint, kernel_options(request), task_status=task_status)
-    nursery.cancel_scope.cancel()
+def _expect_end() -> None:
+    """End the process by force if it has not ended in `END_SECONDS`, and show what hung."""
+    faulthandler.dump_traceback_later(END_SECONDS, exit=True)
 
 
-async def _obey_signals(signals: AsyncIterator[int]) -> None:
+class _Life:
+    """One mount from its making to its end."""
+
+    def __init__(
+        self,
+        request: MountRequest,
+        repository: Repository,
+        mountpoint: Path,
+        registry: Registry,
+    ) -> None:
+        self._request = request
+        self._repository = repository
+        self._mountpoint = mountpoint
+        self._registry = registry
+        self._filesystem = Filesystem(repository, request.settings.mount)
+
+    async def run(self, making: contextlib.ExitStack, report: Report) -> None:
+        """Serve until the mount ends. ``making`` is closed once the mount is there."""
+        logger = logging.getLogger("lazyfs")
+        socket_path = self._registry.new_socket_path()
+        logger.addHandler(self._filesystem.log_buffer)
+        try:
+            async with trio.open_nursery() as nursery:
+                with _signals() as signals:
+                    await nursery.start(self._serve, nursery)
+                    commands = Commands(
+                        self._filesystem, self._mountpoint, self._request.parameters
+                    )
+                    await nursery.start(serve_control, commands, socket_path)
+                    device = self._announce(socket_path)
+                    making.close()
+                    report(Outcome())
+                    await _wait_for_the_end(signals)
+                    _expect_end()
+                    await self._let_go(device)
+                    nursery.cancel_scope.cancel()
+        finally:
+            self._registry.remove(socket_path)
+            logger.removeHandler(self._filesystem.log_buffer)
+
+    async def _serve(self, nursery: trio.Nursery, *, task_status: trio.TaskStatus[None]) -> None:
+        """Serve the kernel; when the mount ends, so does all else."""
+        options = kernel_options(self._request)
+        await serve(self._filesystem, self._mountpoint, options, task_status=task_status)
+        _expect_end()
+        nursery.cancel_scope.cancel()
+
+    def _announce(self, socket_path: Path) -> str:
+        """Enter the mount into the registry; its device."""
+        mount = find_mount(self._mountpoint)
+        if mount is None:
+            raise MountError("it was unmounted at once", path=str(self._mountpoint))
+        self._registry.add(
+            MountEntry(
+                self._repository.fqrn,
+                str(self._mountpoint),
+                mount.device,
+                os.getpid(),
+                time.time(),
+                str(socket_path),
+            )
+        )
+        revision = self._filesystem.revision.number
+        log.info("mounted %s at %s, revision %d", mount.source, self._mountpoint, revision)
+        return mount.device
+
+    async def _let_go(self, device: str) -> None:
+        """Prepare the end of a mount that may be in use.
+
+        Waiting for nobody, but for a notification on its way into the kernel: while the kernel
+        holds that back because of a request that we are to answer, the process could not end.
+        Without servers every request gets its answer.
+        """
+        await trio.to_thread.run_sync(detach_own, self._mountpoint, device)
+        self._repository.downloader.close()
+        if self._repository.external_downloader is not None:
+            self._repository.external_downloader.close()
+        with trio.move_on_after(NOTIFICATION_SECONDS):
+            await self._filesystem.workers.kernel.acquire()
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[AsyncIterator[int]]:
+    """The signals that a mount obeys."""
+    with trio.open_signal_receiver(*ENDING_SIGNALS, signal.SIGUSR1) as signals:
+        # Works even while the event loop does not; then goes on to the loop's own handler.
+        faulthandler.register(signal.SIGUSR1, chain=True)
+        try:
+            yield signals
+        finally:
+            faulthandler.unregister(signal.SIGUSR1)
+
+
+async def _wait_for_the_end(signals: AsyncIterator[int]) -> None:
     """Return when the process is asked to end; SIGUSR1 logs what everything is doing."""
     async for number in signals:
         if number != signal.SIGUSR1:
+            log.info("%s: ending", signal.Signals(number).name)
             return
-        log.info("%s", thread_stacks())
+        log.info("what the process is doing:\n%s", dump_stacks())
 
 
 def kernel_options(request: MountRequest) -> frozenset[str]:
     """The FUSE options of a mount."""
     settings = request.settings.mount
-    options = {f"fsname={request.settings.fqrn}", "subtype=lazyfs", "ro", "nodev"}
-    options |= request.kernel_options
+    options = {"subtype=lazyfs", "ro", *request.kernel_options}
+    if not any(option.startswith("fsname=") for option in options):
+        options.add(f"fsname={request.settings.fqrn}")
+    if "dev" not in options:
+        options.add("nodev")
     if settings.check_permissions:
         options.add("default_permissions")
     if settings.allow_other:
         options.add("allow_other")
-    if not settings.suid:
-        options.add("nosuid")
+    options.add("suid" if settings.suid else "nosuid")
     return frozenset(options)

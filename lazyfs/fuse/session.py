@@ -15,6 +15,7 @@ from lazyfs.fuse.blocking import run_blocking
 from lazyfs.fuse.filesystem import Filesystem
 from lazyfs.fuse.mountinfo import find_mount
 from lazyfs.fuse.transport import Pyfuse3Kernel, Pyfuse3Transport
+from lazyfs.fuse.unmount import detach_own
 
 log = logging.getLogger("lazyfs.fuse")
 
@@ -54,6 +55,7 @@ async def serve(
             path=str(mountpoint),
             hint="see the lines before; is /dev/fuse there, and fusermount3 installed?",
         ) from exc
+    mount = find_mount(mountpoint)
     try:
         async with trio.open_nursery() as nursery:
             await nursery.start(filesystem.run)
@@ -63,8 +65,10 @@ async def serve(
             nursery.cancel_scope.cancel()
     finally:
         filesystem.kernel = transport.no_kernel
-        # What the kernel has unmounted already is not unmounted again.
-        pyfuse3.close(unmount=True)
+        # libfuse would unmount whatever is there by now, not just this mount.
+        if mount is not None:
+            detach_own(mountpoint, mount.device)
+        pyfuse3.close(unmount=mount is None)
         filesystem.close()
 
 
