@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import zlib
+from collections.abc import Iterator
 from typing import Protocol
 
 from lazyfs.errors import CodecError
@@ -33,8 +34,11 @@ class Codec(enum.Enum):
 class Decoder(Protocol):
     """Turns stored bytes into content, piece by piece."""
 
-    def feed(self, data: bytes | memoryview) -> list[bytes]:
-        """The content that ``data`` completes, in pieces of at most 1 MiB.
+    def feed(self, data: bytes | memoryview) -> Iterator[bytes]:
+        """The content that ``data`` completes, in pieces of at most 1 MiB for zlib.
+
+        Each piece is made when it is asked for, so that no more than one need be held: a few
+        KiB of ``data`` may give a thousand times as much. All of them must be asked for.
 
         Raises:
             CodecError: the stream is damaged or gives more than its limit.
@@ -64,11 +68,12 @@ class _Identity:
     def __init__(self, limit: int) -> None:
         self._left = limit
 
-    def feed(self, data: bytes | memoryview) -> list[bytes]:
+    def feed(self, data: bytes | memoryview) -> Iterator[bytes]:
         self._left -= len(data)
         if self._left < 0:
             raise CodecError("the object is longer than declared")
-        return [bytes(data)] if data else []
+        if data:
+            yield bytes(data)
 
     def finish(self) -> None:
         return
@@ -79,8 +84,7 @@ class _Inflater:
         self._stream = zlib.decompressobj()
         self._left = limit
 
-    def feed(self, data: bytes | memoryview) -> list[bytes]:
-        pieces: list[bytes] = []
+    def feed(self, data: bytes | memoryview) -> Iterator[bytes]:
         while data:
             try:
                 # One byte more than allowed is enough to know that the stream is too long.
@@ -91,11 +95,10 @@ class _Inflater:
             if self._left < 0:
                 raise CodecError("the object inflates to more than declared")
             if piece:
-                pieces.append(piece)
+                yield piece
             if self._stream.unused_data:
                 raise CodecError("bytes follow the end of the zlib stream")
             data = self._stream.unconsumed_tail
-        return pieces
 
     def finish(self) -> None:
         if not self._stream.eof:

@@ -7,6 +7,10 @@ from typing import Protocol
 from lazyfs.cas.store import ObjectRef
 from lazyfs.errors import CodecError, HashMismatch
 
+STORED_SLACK = 64 << 10
+"""Bytes that an object may be stored in beyond twice its content. No publisher comes near it; a
+stream of empty blocks, which gives nothing and never ends, passes it."""
+
 
 class Sink(Protocol):
     """Where verified-to-be content goes; nothing in it may be seen before the end is accepted."""
@@ -52,14 +56,15 @@ class ObjectReceiver:
             CodecError: the stream is damaged or longer than declared.
         """
         self.stored += len(data)
+        if self.stored > 2 * self._ref.bound + STORED_SLACK:
+            raise CodecError("far more bytes than the content needs", object=str(self._ref))
         self._hasher.update(data)
         try:
-            pieces = self._decoder.feed(data)
+            for piece in self._decoder.feed(data):
+                self.content += len(piece)
+                self._sink.write(piece)
         except CodecError as exc:
             raise CodecError(exc.message, object=str(self._ref)) from exc
-        for piece in pieces:
-            self.content += len(piece)
-            self._sink.write(piece)
 
     def finish(self) -> None:
         """Accept the object.
