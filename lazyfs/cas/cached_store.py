@@ -6,12 +6,13 @@ import logging
 import threading
 from dataclasses import dataclass, replace
 
+from lazyfs.cas.anonymous import AnonymousSink
 from lazyfs.cas.flight import SingleFlight
 from lazyfs.cas.handle import FileHandle
 from lazyfs.cas.local_cache import LocalCache
 from lazyfs.cas.origin import Origin
 from lazyfs.cas.store import ObjectRef
-from lazyfs.cas.verify import MemorySink, NullSink, ObjectReceiver
+from lazyfs.cas.verify import NullSink, ObjectReceiver
 from lazyfs.errors import CacheError
 
 log = logging.getLogger("lazyfs.cas")
@@ -108,11 +109,12 @@ class CachedStore:
         if not self._warned_uncached:
             self._warned_uncached = True
             log.warning("serving uncached from memory: %s: %s", ref, why)
-        sink = MemorySink()
-        receiver = ObjectReceiver(replace(ref, limit=min(ref.limit, UNCACHED_BYTES)), sink)
-        self._origin.fetch(ref, receiver)
-        self._count(stored_bytes=receiver.stored, content_bytes=receiver.content, uncached=1)
-        return FileHandle.from_bytes(sink.getvalue())
+        # Too much for memory is the cache's fault: another server would not give less.
+        with AnonymousSink(UNCACHED_BYTES, refusal=why) as sink:
+            receiver = ObjectReceiver(ref, sink)
+            self._origin.fetch(ref, receiver)
+            self._count(stored_bytes=receiver.stored, content_bytes=receiver.content, uncached=1)
+            return sink.handle()
 
     def _count(self, **more: int) -> None:
         with self._lock:

@@ -9,12 +9,11 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import threading
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from lazyfs.errors import CacheError
+from lazyfs.errors import CacheError, CacheFull
 
 BUSY_SECONDS = 30.0
 """How long one process waits for another's transaction; these take well under a millisecond."""
@@ -76,6 +75,8 @@ class CacheIndex:
             self._database.execute("PRAGMA journal_mode = WAL")
             self._database.execute("PRAGMA synchronous = NORMAL")
             self._database.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
+            self._database.execute(f"SELECT {_COLUMNS} FROM objects LIMIT 1").fetchall()
+            self._database.execute("SELECT name, size FROM reservations").fetchall()
         except sqlite3.Error:
             self._database.close()
             raise
@@ -86,29 +87,49 @@ class CacheIndex:
             self._database.close()
 
     @contextlib.contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
+    def exclusive(self) -> Iterator[None]:
+        """While it lasts no other thread or process changes the index; all changes or none.
+
+        A file gets or loses its name in ``objects`` only in here, together with its row.
+
+        Raises:
+            CacheFull: the disk has no room for the change.
+            CacheError: the index failed.
+        """
         with self._lock:
             try:
+                if self._database.in_transaction:
+                    yield
+                    return
                 self._database.execute("BEGIN IMMEDIATE")
                 try:
-                    yield self._database
+                    yield
+                    self._database.execute("COMMIT")
                 except BaseException:
-                    self._database.execute("ROLLBACK")
+                    if self._database.in_transaction:
+                        self._database.execute("ROLLBACK")
                     raise
-                self._database.execute("COMMIT")
             except sqlite3.Error as exc:
-                raise CacheError(
-                    f"the cache index failed: {exc}", hint="run 'lazyfs cache fsck --repair'"
-                ) from exc
+                raise _index_error(exc) from exc
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self.exclusive():
+            yield self._database
 
     def _rows(self, query: str, *arguments: object) -> list[tuple[object, ...]]:
         with self._lock:
             try:
                 return self._database.execute(query, arguments).fetchall()
             except sqlite3.Error as exc:
-                raise CacheError(
-                    f"the cache index failed: {exc}", hint="run 'lazyfs cache fsck --repair'"
-                ) from exc
+                raise _index_error(exc) from exc
+
+    def is_sound(self) -> bool:
+        """Whether SQLite finds nothing wrong in the whole database."""
+        try:
+            return self._rows("PRAGMA quick_check") == [("ok",)]
+        except CacheError:
+            return False
 
     def find(self, key: str) -> CacheEntry | None:
         """The entry of ``key``."""
@@ -163,6 +184,15 @@ class CacheIndex:
             if found and counter:
                 database.execute("UPDATE meta SET value = value + 1 WHERE name = ?", (counter,))
 
+    def heal(self, key: str) -> None:
+        """Note that the file of ``key`` was damaged and is gone; only a pin is remembered."""
+        with self._transaction() as database:
+            found = database.execute(
+                "DELETE FROM objects WHERE key = ? AND pinned = 0", (key,)
+            ).rowcount
+            if found or self.find(key) is not None:
+                database.execute("UPDATE meta SET value = value + 1 WHERE name = 'healed'")
+
     def reserve(self, name: str, size: int, limit: int | None) -> bool:
         """Set the reservation ``name`` to ``size`` bytes; False if that would pass ``limit``."""
         with self._transaction() as database:
@@ -191,17 +221,21 @@ class CacheIndex:
                 "DELETE FROM reservations WHERE name = ?", [(name,) for name in names]
             )
 
+    def reserved(self, name: str) -> int:
+        """Bytes reserved under ``name``."""
+        rows = self._rows("SELECT size FROM reservations WHERE name = ?", name)
+        return int(str(rows[0][0])) if rows else 0
+
     def reservations(self) -> list[str]:
         """Names of all reservations."""
         return [str(row[0]) for row in self._rows("SELECT name FROM reservations")]
 
-    def touch(self, keys: Iterable[str]) -> None:
-        """Mark entries as used now."""
-        now = time.time_ns()
+    def touch(self, used: Mapping[str, int]) -> None:
+        """Set when entries were last used, in Unix nanoseconds."""
         with self._transaction() as database:
             database.executemany(
-                "UPDATE objects SET used = max(used + 1, ?) WHERE key = ?",
-                [(now, key) for key in keys],
+                "UPDATE objects SET used = max(used, ?) WHERE key = ?",
+                [(when, key) for key, when in used.items()],
             )
 
     def pin(self, key: str, *, pinned: bool) -> bool:
@@ -239,20 +273,29 @@ class CacheIndex:
         with self._transaction() as database:
             database.execute("INSERT OR REPLACE INTO meta VALUES ('limit', ?)", (limit,))
 
-    def recount(self) -> bool:
-        """Make the sums agree with the rows; True if they did not."""
+    def sums_agree(self) -> bool:
+        """Whether the sums are those of the rows."""
+        return not self._rows(
+            "SELECT name FROM meta WHERE"
+            " name = 'used' AND value IS NOT (SELECT coalesce(sum(size), 0) FROM objects) OR"
+            " name = 'reserved' AND value IS NOT (SELECT coalesce(sum(size), 0) FROM reservations)"
+        )
+
+    def recount(self) -> None:
+        """Make the sums agree with the rows."""
         with self._transaction() as database:
-            changed = database.execute(
-                "UPDATE meta SET value = (SELECT coalesce(sum(size), 0) FROM objects)"
-                " WHERE name = 'used'"
-                " AND value <> (SELECT coalesce(sum(size), 0) FROM objects)"
-            ).rowcount
-            changed += database.execute(
-                "UPDATE meta SET value = (SELECT coalesce(sum(size), 0) FROM reservations)"
-                " WHERE name = 'reserved'"
-                " AND value <> (SELECT coalesce(sum(size), 0) FROM reservations)"
-            ).rowcount
-        return bool(changed)
+            for name, table in (("used", "objects"), ("reserved", "reservations")):
+                database.execute(
+                    f"UPDATE meta SET value = (SELECT coalesce(sum(size), 0) FROM {table})"
+                    " WHERE name = ?",
+                    (name,),
+                )
+
+
+def _index_error(exc: sqlite3.Error) -> CacheError:
+    if getattr(exc, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+        return CacheFull("no space left for the cache index", hint="free space on the disk")
+    return CacheError(f"the cache index failed: {exc}", hint="run 'lazyfs cache fsck --repair'")
 
 
 def _entry(row: tuple[object, ...]) -> CacheEntry:

@@ -5,14 +5,13 @@
     lazyfs-cache        sentinel, holds the format version
     objects/xx/REST     content, uncompressed; xx + REST is `ObjectRef.key`
     tmp/                objects being written; each holds an exclusive flock while its owner lives
-    quarantine/         damaged objects, kept until the next sweep
     index.db            what is where, see `lazyfs.cas.index`
+    index.lock          locked while a new index is made
     state/…             small documents of whoever uses the cache
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import fcntl
 import os
@@ -90,16 +89,32 @@ class CacheLayout:
         """The SQLite index."""
         return self.root / "index.db"
 
+    @property
+    def index_lock(self) -> Path:
+        """Locked by the one process that makes a new index."""
+        return self.root / "index.lock"
+
     def object_path(self, key: str) -> Path:
         """Where the object ``key`` lies."""
         return self.objects / key[:2] / key[2:]
 
     def object_keys(self) -> Iterator[tuple[str, Path]]:
         """Every file that lies where objects lie, with the key its place says."""
-        for shard in sorted(self.objects.iterdir()):
-            if shard.is_dir():
-                for path in sorted(shard.iterdir()):
-                    yield shard.name + path.name, path
+        for shard in _listed(self.objects):
+            for path in _listed(shard):
+                yield shard.name + path.name, path
+
+    def temporary_files(self) -> list[Path]:
+        """Every file in ``tmp``, whoever wrote it."""
+        return _listed(self.temporary)
+
+
+def _listed(directory: Path) -> list[Path]:
+    """What lies in a folder, sorted; nothing if it is none, or was just taken away."""
+    try:
+        return sorted(directory.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def replace_file(path: Path, content: bytes, mode: int = 0o600) -> None:
@@ -130,21 +145,55 @@ def try_lock(fd: int, *, exclusive: bool) -> bool:
     return True
 
 
-def remove_if_unused(path: Path) -> bool:
-    """Unlink ``path`` unless some process holds it; True if it is gone afterwards."""
+def open_object(path: Path) -> int:
+    """A descriptor for a file that others may have put there.
+
+    Links are not followed, and no pipe is waited for.
+    """
+    return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+
+
+def is_at(fd: int, path: Path) -> bool:
+    """Whether ``path`` names the open file."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        return os.path.samestat(os.fstat(fd), path.lstat())
     except FileNotFoundError:
-        return True
-    except OSError:
         return False
+
+
+def is_unused(path: Path) -> bool:
+    """Whether a file is there that no process holds."""
     try:
-        if not try_lock(fd, exclusive=True):
-            return False
-        with contextlib.suppress(FileNotFoundError):
-            path.unlink()
-        return True
+        fd = open_object(path)
+    except OSError:
+        return path.is_symlink()
+    try:
+        return try_lock(fd, exclusive=True) and is_at(fd, path)
     except OSError:
         return False
     finally:
         os.close(fd)
+
+
+def remove_if_unused(path: Path) -> bool:
+    """Unlink ``path`` unless some process holds it; True if it is gone afterwards."""
+    try:
+        fd = open_object(path)
+    except FileNotFoundError:
+        return True
+    except OSError as exc:
+        return exc.errno == errno.ELOOP and _unlink(path)
+    try:
+        return try_lock(fd, exclusive=True) and _unlink(path)
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+
+
+def _unlink(path: Path) -> bool:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        return False
+    return True

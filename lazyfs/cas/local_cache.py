@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
+import stat
 import threading
 import time
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,20 +18,19 @@ from typing import Self
 import xxhash
 from cachetools import LRUCache
 
+from lazyfs.cas.evictor import Evictor
 from lazyfs.cas.handle import FileHandle
 from lazyfs.cas.index import CacheEntry, CacheIndex
-from lazyfs.cas.layout import CacheLayout, remove_if_unused, try_lock
-from lazyfs.cas.rebuild import open_index
+from lazyfs.cas.layout import CacheLayout, is_at, open_object, try_lock
+from lazyfs.cas.prove import proves
+from lazyfs.cas.rebuild import open_index, rebuild_index
 from lazyfs.cas.state import StateFile
 from lazyfs.cas.store import ObjectRef
 from lazyfs.cas.writer import CacheWriter, WriterContext, signed64
 from lazyfs.config.settings import CacheSettings
-from lazyfs.errors import CacheError, ConfigError, QuotaExceeded
+from lazyfs.errors import CacheError, CacheFull, ConfigError
 
 log = logging.getLogger("lazyfs.cas")
-
-LOW_WATER = 0.9
-"""An eviction goes down to this share of the quota, so that not every insert evicts."""
 
 TOUCH_BATCH = 512
 """Uses remembered before they are written to the index."""
@@ -40,9 +40,6 @@ TOUCH_SECONDS = 5.0
 
 VERIFIED_KEYS = 65536
 """Objects whose checksum this process remembers to have seen right."""
-
-MAX_CLEANUPS = 10_000
-"""Evictions whose time is remembered."""
 
 _PIECE = 1 << 20
 
@@ -73,14 +70,12 @@ class LocalCache:
     ) -> None:
         self._layout = layout
         self._index = index
-        self._limit = settings.limit
-        self._min_free = settings.min_free
+        self._settings = settings
         self._verified: LRUCache[str, tuple[int, int, int]] = LRUCache(VERIFIED_KEYS)
-        self._touched: set[str] = set()
+        self._touched: dict[str, int] = {}
         self._touch_time = time.monotonic()
         self._lock = threading.Lock()
-        self._evicting = threading.Lock()
-        self._cleanups: deque[float] = deque(maxlen=MAX_CLEANUPS)
+        self._evictor = self._make_evictor()
 
     @classmethod
     def open(cls, settings: CacheSettings) -> Self:
@@ -100,15 +95,39 @@ class LocalCache:
         cache._start()
         return cache
 
+    def _make_evictor(self) -> Evictor | None:
+        if self._index is None:
+            return None
+        return Evictor(
+            self._layout,
+            self._index,
+            limit=self._settings.limit,
+            min_free=self._settings.min_free,
+            flush=self._flush_touches,
+        )
+
     def _start(self) -> None:
         if self._index is None:
             return
         stored = self._index.stored_limit()
         if stored is not None:
-            self._limit = None if stored < 0 else stored
-        self.sweep()
-        if self._limit is not None and self._index.gauge() > self._limit:
-            self.shrink(int(self._limit * LOW_WATER))
+            self.evictor.limit = None if stored < 0 else stored
+        try:
+            self.sweep()
+            self.evictor.shrink_to_limit()
+        except CacheFull as exc:
+            log.warning("the cache cannot be tidied up: %s: %s", self._layout.root, exc)
+
+    def rebuild_index(self) -> None:
+        """Put the index aside and make a new one from what can be proven.
+
+        Other processes that have the cache open keep the old one until they end.
+        """
+        limit = self.evictor.limit
+        self.index.close()
+        self._index = rebuild_index(self._layout)
+        self._evictor = self._make_evictor()
+        self.evictor.limit = limit
 
     def close(self) -> None:
         """Write what is remembered and close the index. Handles stay valid."""
@@ -153,30 +172,52 @@ class LocalCache:
             raise CacheError("the cache cannot be written", path=str(self._layout.root))
         return self._index
 
+    @property
+    def evictor(self) -> Evictor:
+        """What keeps the cache within its quota.
+
+        Raises:
+            CacheError: the cache is read-only.
+        """
+        if self._evictor is None:
+            raise CacheError("the cache cannot be written", path=str(self._layout.root))
+        return self._evictor
+
     # --- reading ---------------------------------------------------------------------------
 
     def get(self, ref: ObjectRef) -> FileHandle | None:
         """The object's content, verified at its first use in this process; None on a miss."""
         path = self._layout.object_path(ref.key)
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            fd = open_object(path)
         except FileNotFoundError:
             return None
         except OSError as exc:
             if exc.errno in (errno.EMFILE, errno.ENFILE):
                 raise CacheError(f"cannot open: {exc.strerror}", object=str(ref)) from exc
             return None
+        handle = FileHandle(fd, os.fstat(fd).st_size, path)
         try:
-            # Where an evictor holds the exclusive lock the object is on its way out: a miss.
-            if not try_lock(fd, exclusive=False) or not self._is_intact(ref, fd):
-                os.close(fd)
-                return None
-            size = os.fstat(fd).st_size
+            usable = self._is_usable(ref, fd)
+        except (OSError, CacheError) as exc:
+            log.debug("not served from the cache: %s: %s", ref, exc)
+            usable = False
         except BaseException:
-            os.close(fd)
+            handle.close()
             raise
+        if not usable:
+            handle.close()
+            return None
         self._note_use(ref.key)
-        return FileHandle(fd, size, path)
+        return handle
+
+    def _is_usable(self, ref: ObjectRef, fd: int) -> bool:
+        # Where an evictor holds the exclusive lock, or held it before us, the object is on its
+        # way out: a miss.
+        if not try_lock(fd, exclusive=False):
+            return False
+        status = os.fstat(fd)
+        return status.st_nlink > 0 and stat.S_ISREG(status.st_mode) and self._is_intact(ref, fd)
 
     def has(self, ref: ObjectRef) -> bool:
         """Whether a file for the object is there; its content is not looked at."""
@@ -193,27 +234,36 @@ class LocalCache:
             self._remember(ref.key, status)
             return True
         if problem:
-            self._drop_damaged(ref, problem)
+            self._drop_damaged(ref, fd, problem)
         return False
 
     def _problem(self, ref: ObjectRef, fd: int, size: int) -> str | None:
-        """What is wrong with a cached file; empty: it is merely unknown; None: nothing."""
+        """What is wrong with a cached file; empty: it cannot be used; None: nothing."""
         if self._index is None:
-            return None if ref.size in (None, size) else "wrong size"
+            with os.fdopen(os.dup(fd), "rb") as file:
+                proven = ref.size in (None, size) and proves(file, ref.digest, ref.codec)
+            return None if proven else ""
         entry = self._index.find(ref.key)
         if entry is None:
             return ""
-        if size != entry.size or ref.size not in (None, size):
+        if size != entry.size:
             return f"{size} bytes where {entry.size} are expected"
-        if signed64(checksum_of(fd)) != entry.checksum:
-            return "the checksum differs"
-        return None
+        if ref.size not in (None, size):
+            return ""  # the object is right, who declared its size is not
+        try:
+            return None if signed64(checksum_of(fd)) == entry.checksum else "the checksum differs"
+        except OSError as exc:
+            return f"cannot be read: {exc.strerror}"
 
-    def _drop_damaged(self, ref: ObjectRef, problem: str) -> None:
+    def _drop_damaged(self, ref: ObjectRef, fd: int, problem: str) -> None:
         log.warning("damaged in the cache, fetching again: %s: %s", ref, problem)
-        # Others may have the file open; they verified it, or will notice the same damage.
-        self._layout.object_path(ref.key).unlink(missing_ok=True)
-        self.index.remove(ref.key, counter="healed")
+        path = self._layout.object_path(ref.key)
+        with self.index.exclusive():
+            # Another process may have put a good one in its place. Who has the bad one open
+            # verified it before it was damaged, or will notice the same.
+            if is_at(fd, path):
+                path.unlink()
+                self.index.heal(ref.key)
 
     def _remember(self, key: str, status: os.stat_result) -> None:
         with self._lock:
@@ -221,7 +271,7 @@ class LocalCache:
 
     def _note_use(self, key: str) -> None:
         with self._lock:
-            self._touched.add(key)
+            self._touched[key] = time.time_ns()
             now = time.monotonic()
             due = len(self._touched) >= TOUCH_BATCH or now - self._touch_time > TOUCH_SECONDS
         if due and self._index is not None:
@@ -229,99 +279,33 @@ class LocalCache:
 
     def _flush_touches(self) -> None:
         with self._lock:
-            keys, self._touched = self._touched, set()
+            touched, self._touched = self._touched, {}
             self._touch_time = time.monotonic()
-        if keys:
-            self.index.touch(keys)
+        # Forgetting when something was used is better than not to give it.
+        with contextlib.suppress(CacheError):
+            self.index.touch(touched)
 
     # --- writing ---------------------------------------------------------------------------
 
     def create(self, ref: ObjectRef) -> CacheWriter:
         """A writer for the object, to be used as a context manager and committed inside it."""
-        return CacheWriter(ref, WriterContext(self._layout, self.index, self, self._remember))
-
-    def reserve(self, name: str, size: int) -> None:
-        """Reserve ``size`` bytes in all under ``name``, evicting as needed.
-
-        Raises:
-            QuotaExceeded: nothing that is left may be evicted.
-        """
-        limit = self._limit
-        if limit is not None and size > limit:
-            raise QuotaExceeded(
-                f"an object of {size} bytes does not fit a quota of {limit}",
-                hint="raise it with 'lazyfs cache limit'",
-            )
-        self._keep_disk_free(size)
-        while not self.index.reserve(name, size, limit):
-            assert limit is not None
-            if not self.shrink(max(0, min(int(limit * LOW_WATER), limit - size))):
-                raise QuotaExceeded(
-                    f"no room for {size} bytes within a quota of {limit}: all is pinned or open",
-                    hint="raise it with 'lazyfs cache limit', or unpin",
-                )
-
-    def _keep_disk_free(self, size: int) -> None:
-        if not self._min_free:
-            return
-        status = os.statvfs(self._layout.root)
-        missing = size + self._min_free - status.f_bavail * status.f_frsize
-        if missing > 0:
-            self.free_disk(missing)
-
-    def free_disk(self, size: int) -> bool:
-        """Evict about ``size`` bytes because the disk is full; False if nothing could go."""
-        used = self.index.numbers()["used"]
-        return self.shrink(max(0, used - max(size, _PIECE))) > 0
-
-    def shrink(self, target: int) -> int:
-        """Evict the least recently used until ``target`` bytes are left; the bytes freed.
-
-        Pinned objects and objects open in any process stay.
-        """
-        self._flush_touches()
-        self._cleanups.append(time.time())
-        freed = 0
-        with self._evicting:
-            excess = self.index.gauge() - target
-            for entry in self.index.victims() if excess > 0 else ():
-                if freed >= excess:
-                    break
-                if self._evict(entry.key):
-                    freed += entry.size
-        return freed
-
-    def cleanups_last_day(self) -> int:
-        """How often this process evicted in the last 24 hours; -1 without a quota."""
-        if self._limit is None:
-            return -1
-        return sum(when > time.time() - 86400 for when in self._cleanups)
-
-    def _evict(self, key: str) -> bool:
-        if not remove_if_unused(self._layout.object_path(key)):
-            return False
-        self.index.remove(key, counter="evictions")
-        return True
+        return CacheWriter(
+            ref, WriterContext(self._layout, self.index, self.evictor, self._remember)
+        )
 
     # --- looking after it ------------------------------------------------------------------
 
     def sweep(self) -> int:
         """Remove what dead processes left in ``tmp``; the files removed."""
-        removed = 0
-        for path in self._layout.temporary.iterdir():
-            if remove_if_unused(path):
-                removed += 1
-        alive = {path.name for path in self._layout.temporary.iterdir()}
-        self.index.release(name for name in self.index.reservations() if name not in alive)
-        return removed
+        return self.evictor.sweep()
 
     def usage(self) -> CacheUsage:
         """How full the cache is. Never waits for the network."""
         if self._index is None:
-            return CacheUsage(self._limit, 0, 0, 0, 0, 0, 0)
+            return CacheUsage(self._settings.limit, 0, 0, 0, 0, 0, 0)
         numbers = self._index.numbers()
         return CacheUsage(
-            self._limit,
+            self.evictor.limit,
             numbers["used"],
             numbers["reserved"],
             numbers["pinned"],
@@ -337,7 +321,7 @@ class LocalCache:
 
     def evict(self, key: str) -> bool:
         """Drop one object; False if it is in use or not there."""
-        return self.index.find(key) is not None and self._evict(key)
+        return self.index.find(key) is not None and self.evictor.evict(key)
 
     def pin(self, key: str) -> bool:
         """Keep an object until it is unpinned; False if it is not there."""
@@ -355,14 +339,19 @@ class LocalCache:
         """
         if limit is not None and limit <= 0:
             raise ConfigError("the cache quota must be positive", hint="use -1 for no quota")
-        self._limit = limit
+        self.evictor.limit = limit
         self.index.store_limit(-1 if limit is None else limit)
-        if limit is not None and self.index.gauge() > limit:
-            self.shrink(int(limit * LOW_WATER))
+        self.evictor.shrink_to_limit()
+
+    def cleanups_last_day(self) -> int:
+        """How often this process evicted in the last 24 hours; -1 without a quota."""
+        if self._evictor is None:
+            return -1 if self._settings.limit is None else 0
+        return self._evictor.cleanups_last_day()
 
     def wipe(self) -> int:
         """Drop every object that is not open, pinned or not; the objects dropped."""
-        return sum(self._evict(entry.key) for entry in self.index.entries())
+        return sum(self.evictor.evict(entry.key) for entry in self.index.entries())
 
     def state(self, name: str) -> StateFile:
         """The small document ``name``, e.g. ``data.example.org/manifest``.

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from lazyfs.cas.anonymous import AnonymousSink
 from lazyfs.cas.handle import FileHandle
 from lazyfs.cas.store import ObjectRef, Receiver
-from lazyfs.cas.verify import MemorySink, ObjectReceiver
+from lazyfs.cas.verify import ObjectReceiver
 
 
 class Origin(Protocol):
@@ -22,6 +23,6 @@ class Origin(Protocol):
 
 def open_uncached(origin: Origin, ref: ObjectRef) -> FileHandle:
     """The object's verified content in anonymous memory; the caller closes the handle."""
-    sink = MemorySink()
-    origin.fetch(ref, ObjectReceiver(ref, sink))
-    return FileHandle.from_bytes(sink.getvalue())
+    with AnonymousSink() as sink:
+        origin.fetch(ref, ObjectReceiver(ref, sink))
+        return sink.handle()

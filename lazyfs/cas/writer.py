@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol, Self, TypeVar
 
 import xxhash
 
@@ -25,6 +25,8 @@ RESERVATION_STEP = 1 << 20
 """Bytes by which a reservation grows while the size is not declared."""
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+
+T = TypeVar("T")
 
 
 class Room(Protocol):
@@ -55,7 +57,8 @@ class CacheWriter:
     """A sink that becomes a cached object at `commit`, and leaves nothing behind otherwise.
 
     The temporary file is locked exclusively while it is written, so that a sweep knows the files
-    of dead processes from those of the living.
+    of dead processes from those of the living. Its name begins with the object's key: who dies
+    between naming the object and entering it leaves the reservation, which tells what to look at.
     """
 
     def __init__(self, ref: ObjectRef, context: WriterContext) -> None:
@@ -69,12 +72,7 @@ class CacheWriter:
 
     def __enter__(self) -> Self:
         try:
-            fd, name = tempfile.mkstemp(dir=self._context.layout.temporary)
-        except OSError as exc:
-            raise _disk_error(exc, self._ref) from exc
-        self._fd, self._path = fd, Path(name)
-        try:
-            try_lock(fd, exclusive=True)
+            self._with_room(self._create)
             self._grow(self._ref.size if self._ref.size is not None else RESERVATION_STEP)
         except BaseException:
             self._discard()
@@ -89,15 +87,43 @@ class CacheWriter:
     ) -> None:
         self._discard()
 
+    def _create(self) -> None:
+        while True:
+            fd, name = tempfile.mkstemp(
+                prefix=f"{self._ref.key}.", dir=self._context.layout.temporary
+            )
+            self._fd, self._path = fd, Path(name)
+            # A sweep that meets the file before it is locked takes it for a dead process's.
+            if try_lock(fd, exclusive=True) and os.fstat(fd).st_nlink:
+                return
+            self._remove()
+
     def _grow(self, size: int) -> None:
         assert self._path is not None
-        self._context.room.reserve(self._path.name, size)
+        name = self._path.name
+        self._with_room(lambda: self._context.room.reserve(name, size))
         self._reserved = size
+
+    def _with_room(self, action: Callable[[], T]) -> T:
+        """Do it; where the disk is full, evict and do it again for as long as anything goes."""
+        while True:
+            error: CacheError
+            try:
+                return action()
+            except CacheFull as exc:
+                error = exc
+            except OSError as exc:
+                error = _disk_error(exc, self._ref)
+            if not isinstance(error, CacheFull) or not self._context.room.free_disk(0):
+                raise error
 
     def restart(self) -> None:
         """Forget everything written."""
-        os.ftruncate(self._fd, 0)
-        os.lseek(self._fd, 0, os.SEEK_SET)
+        try:
+            os.ftruncate(self._fd, 0)
+            os.lseek(self._fd, 0, os.SEEK_SET)
+        except OSError as exc:
+            raise _disk_error(exc, self._ref) from exc
         self._hash.reset()
         self._size = 0
 
@@ -127,41 +153,63 @@ class CacheWriter:
 
     def commit(self) -> FileHandle:
         """Publish what was written under the object's name; the caller closes the handle."""
-        assert self._path is not None
-        ref, layout = self._ref, self._context.layout
-        target = layout.object_path(ref.key)
+        target = self._context.layout.object_path(self._ref.key)
+        handle = self._with_room(lambda: FileHandle(self._open_shared(), self._size, target))
         try:
-            target.parent.mkdir(mode=0o700, exist_ok=True)
-            # The row comes first: a kill between the two leaves a row without a file, which is a
-            # plain miss, and never a file that no quota counts.
-            self._context.index.insert(
-                CacheEntry(
-                    ref.key,
-                    self._size,
-                    signed64(self._hash.intdigest()),
-                    ref.kind.value,
-                    ref.label,
-                    pinned=False,
-                    last_used=time.time_ns(),
-                ),
-                reservation=self._path.name,
-            )
-            self._reserved = 0
-            self._path.rename(target)
-            self._path = None
-            handle_fd = os.open(target, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as exc:
-            raise _disk_error(exc, ref) from exc
-        try_lock(handle_fd, exclusive=False)
-        self._context.on_commit(ref.key, os.fstat(handle_fd))
-        return FileHandle(handle_fd, self._size, target)
+            self._with_room(lambda: self._publish(target))
+            self._context.on_commit(self._ref.key, os.fstat(handle.fileno()))
+        except BaseException:
+            handle.close()
+            raise
+        return handle
+
+    def _open_shared(self) -> int:
+        """A descriptor for reading that holds a shared lock before the object has its name."""
+        assert self._path is not None
+        fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        # A lock belongs to an opening of the file: our exclusive one stands in the other's way.
+        if try_lock(self._fd, exclusive=False) and try_lock(fd, exclusive=False):
+            return fd
+        os.close(fd)
+        raise CacheError("cannot lock an object in the cache", object=str(self._ref))
+
+    def _publish(self, target: Path) -> None:
+        assert self._path is not None
+        entry = CacheEntry(
+            self._ref.key,
+            self._size,
+            signed64(self._hash.intdigest()),
+            self._ref.kind.value,
+            self._ref.label,
+            pinned=False,
+            last_used=time.time_ns(),
+        )
+        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        renamed = False
+        try:
+            with self._context.index.exclusive():
+                self._context.index.insert(entry, reservation=self._path.name)
+                self._path.rename(target)
+                renamed = True
+        except BaseException:
+            if renamed:
+                # Named but not entered: back, so that no file is there that no quota counts.
+                target.rename(self._path)
+            raise
+        self._path = None
 
     def _discard(self) -> None:
+        name = self._path.name if self._path is not None else None
+        self._remove()
+        if name is not None:
+            with contextlib.suppress(CacheError):
+                self._context.index.release([name])
+
+    def _remove(self) -> None:
         path, self._path = self._path, None
         if path is not None:
-            path.unlink(missing_ok=True)
-            with contextlib.suppress(CacheError):
-                self._context.index.release([path.name])
+            with contextlib.suppress(OSError):
+                path.unlink()
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
