@@ -227,8 +227,9 @@ class LocalCache:
         status = os.fstat(fd)
         stamp = (status.st_ino, status.st_mtime_ns, status.st_size)
         with self._lock:
-            if self._verified.get(ref.key) == stamp:
-                return True
+            seen = self._verified.get(ref.key) == stamp
+        if seen and ref.size in (None, status.st_size):
+            return True
         problem = self._problem(ref, fd, status.st_size)
         if problem is None:
             self._remember(ref.key, status)

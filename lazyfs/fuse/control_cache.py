@@ -65,7 +65,7 @@ class CacheCommands:
                 return await run_blocking(self._working, self._set_limit, limit)
             case ["cleanup", megabytes]:
                 target = number(megabytes) * MIB
-                return await run_blocking(self._working, self._cache.shrink, target)
+                return await run_blocking(self._working, self._cache.evictor.shrink, target)
             case ["evict" | "pin" | "unpin" as verb, path]:
                 return await run_blocking(self._working, self._change, verb, path)
         raise ControlError("unknown cache command", hint=_HINT)

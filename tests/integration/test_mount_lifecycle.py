@@ -115,7 +115,7 @@ def test_a_mount_left_by_a_kill_is_repaired_by_the_next(
         with pytest.raises(OSError, match="Errno") as caught:
             os.statvfs(mount.path)
         assert caught.value.errno in (errno.ENOTCONN, errno.ECONNABORTED)
-        assert str(mount.path) not in run_ok("mounts")
+        assert f"{mount.path}  dead: its process was killed" in run_ok("mounts")
         # The servers are gone too: what was read before comes from the cache.
         (repository.root / "data").rename(repository.root / "away")
         with mount_it(repository, tmp_path, at=mount.path) as again:

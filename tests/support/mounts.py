@@ -146,20 +146,6 @@ def mounted(
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def run(*arguments: str, timeout: float = 60.0) -> subprocess.CompletedProcess[str]:
-    """Run ``lazyfs`` to its end."""
-    return subprocess.run(
-        [*LAZYFS, *arguments], capture_output=True, text=True, timeout=timeout, check=False
-    )
-
-
-def run_ok(*arguments: str) -> str:
-    """Run ``lazyfs``, which must succeed; what it printed."""
-    done = run(*arguments)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 def lazyfs_mounts() -> list[Mount]:
     """All mounts of lazyfs, dead ones included; none is touched."""
     return [mount for mount in mounts() if mount.kind == FILESYSTEM_TYPE]

@@ -8,6 +8,7 @@ import pytest
 import trio
 import trio.testing
 from support.fuse_fakes import FakeStore
+from support.waiting import until
 
 from lazyfs.cas.digest import Digest
 from lazyfs.cas.store import ObjectRef
@@ -126,9 +127,7 @@ async def test_a_sequential_reader_finds_the_next_chunks_fetched(bench: Bench) -
         await bench.read(0, 100)
         assert bench.store.fetched == bench.digests[:1]
         await bench.read(100, 100)
-        with trio.fail_after(5):
-            while len(bench.store.fetched) < 3 or len(bench.pool) < 3:
-                await trio.sleep(0)
+        await until(lambda: len(bench.store.fetched) >= 3 and len(bench.pool) >= 3)
         assert sorted(bench.store.fetched, key=bench.digests.index) == bench.digests[:3]
         nursery.cancel_scope.cancel()
 
@@ -139,9 +138,7 @@ async def test_what_cannot_be_fetched_ahead_is_no_failure_yet(bench: Bench) -> N
         await bench.read(0, 100)
         bench.store.error = ObjectMissing("gone")
         await bench.read(100, 100)
-        with trio.fail_after(5):
-            while len(bench.store.fetched) < 3:
-                await trio.sleep(0)
+        await until(lambda: len(bench.store.fetched) >= 3)
         await trio.testing.wait_all_tasks_blocked(0.05)
         bench.store.error = None
         assert await bench.read(CHUNK, 10) == bench.content[CHUNK : CHUNK + 10]

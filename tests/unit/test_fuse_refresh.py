@@ -10,6 +10,7 @@ import trio
 import trio.testing
 from support.clock import FakeClock
 from support.fuse_fakes import FakeRevision, changed, directory, file
+from support.waiting import until
 
 from lazyfs.config.settings import MountSettings, RevisionChoice
 from lazyfs.errors import ObjectMissing, SignatureError
@@ -275,9 +276,7 @@ async def test_the_follower_looks_when_the_time_is_over(bench: Bench) -> None:
     bench.clock.advance(240)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(follower.run)
-        with trio.fail_after(5):
-            while bench.tree.lease.view is not new:
-                await trio.sleep(0)
+        await until(lambda: bench.tree.lease.view is new)
         await trio.testing.wait_all_tasks_blocked(0.01)
         assert bench.repository.asked == 1
         nursery.cancel_scope.cancel()
