@@ -14,8 +14,6 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
 
-import requests
-
 from lazyfs.cas.store import SMALL_LIMIT, Receiver
 from lazyfs.config.settings import NetworkSettings
 from lazyfs.errors import ConfigError, LazyfsError, NetworkError
@@ -26,7 +24,7 @@ from lazyfs.net.failure import Failure, FailureClass, Step, pause
 from lazyfs.net.geo import GeoQuestion
 from lazyfs.net.proxies import DIRECT, ProxyStatus
 from lazyfs.net.routes import Route, Routes
-from lazyfs.net.session import make_session
+from lazyfs.net.session import HttpSession
 from lazyfs.net.status import NetworkCounters, NetworkStatus
 from lazyfs.net.transfer import Request, attempt
 from lazyfs.net.verdict import Verdict
@@ -86,7 +84,7 @@ class Downloader:
         self._counters = NetworkCounters()
         self._routes = Routes(settings, clock=clock, rng=self._rng)
         self._watchdog = Watchdog()
-        self._session: requests.Session = make_session(
+        self._session = HttpSession(
             connections=settings.connections,
             user_agent=USER_AGENT,
             system_ca=settings.system_ca,

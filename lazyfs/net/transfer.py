@@ -21,7 +21,7 @@ from lazyfs.errors import FormatError, VerificationError
 from lazyfs.net.escape import redact
 from lazyfs.net.failure import Failure, FailureClass
 from lazyfs.net.proxies import DIRECT
-from lazyfs.net.session import proxy_argument
+from lazyfs.net.session import HttpSession
 from lazyfs.net.watchdog import Watch, Watchdog
 
 PIECE = 1 << 17
@@ -71,9 +71,7 @@ class Request:
         return headers
 
 
-def attempt(
-    session: requests.Session, watchdog: Watchdog, request: Request, receiver: Receiver
-) -> int:
+def attempt(session: HttpSession, watchdog: Watchdog, request: Request, receiver: Receiver) -> int:
     """Deliver one object into ``receiver``; the bytes received.
 
     Connecting and the headers take at most three timeouts together, redirects included; the body
@@ -128,9 +126,7 @@ def _read_file(request: Request) -> Generator[bytes, None, None]:
         raise Failure(FailureClass.HOST_CONNECTION, reason) from exc
 
 
-def _download(
-    session: requests.Session, request: Request, watch: Watch
-) -> Generator[bytes, None, None]:
+def _download(session: HttpSession, request: Request, watch: Watch) -> Generator[bytes, None, None]:
     for _ in range(MAX_REDIRECTS + 1):
         response = _send(session, request, watch)
         try:
@@ -149,16 +145,14 @@ def _download(
     raise Failure(FailureClass.HOST_CONNECTION, f"more than {MAX_REDIRECTS} redirects")
 
 
-def _send(session: requests.Session, request: Request, watch: Watch) -> requests.Response:
+def _send(session: HttpSession, request: Request, watch: Watch) -> requests.Response:
     seconds = min(request.timeout, request.patience)
     try:
         return session.get(
             request.url,
             headers=request.headers,
-            proxies=proxy_argument(request.proxy),
-            timeout=(seconds, seconds),
-            stream=True,
-            allow_redirects=False,
+            proxy=request.proxy,
+            timeout=seconds,
         )
     except (requests.RequestException, *_BROKEN) as exc:
         raise _connection_failure(
