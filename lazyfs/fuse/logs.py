@@ -61,10 +61,14 @@ def _file_handler(file: Path) -> logging.Handler:
         raise ConfigError(f"cannot write the log: {exc.strerror}", path=str(file)) from exc
 
 
+class _SyslogHandler(logging.handlers.SysLogHandler):
+    """Lines are dropped while there is no syslog; each tries to connect again."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Say nothing: there is nobody to tell."""
+
+
 def _syslog_handler() -> logging.Handler:
-    try:
-        handler = logging.handlers.SysLogHandler(str(SYSLOG_SOCKET))
-    except OSError:
-        return logging.NullHandler()
+    handler = _SyslogHandler(str(SYSLOG_SOCKET))
     handler.ident = f"lazyfs[{os.getpid()}]: "
     return handler
