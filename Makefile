@@ -16,9 +16,10 @@ help:  ## Show the targets
 
 .make/apt:
 	@mkdir -p .make
-	missing=$$(dpkg-query -W -f='$${Status} $${Package}\n' $(PACKAGES) 2>/dev/null | awk '$$3 == "installed" {print $$4}' | sort)
+	# dpkg-query fails when it does not know one of the packages: that is an answer, not an error.
+	present=$$({ dpkg-query -W -f='$${Status} $${Package}\n' $(PACKAGES) 2>/dev/null || true; } | awk '$$3 == "installed" {print $$4}' | sort)
 	wanted=$$(printf '%s\n' $(PACKAGES) | sort)
-	missing=$$(comm -23 <(echo "$$wanted") <(echo "$$missing"))
+	missing=$$(comm -23 <(echo "$$wanted") <(echo "$$present"))
 	if [ -n "$$missing" ]; then
 		echo "installing: $$missing"
 		$(SUDO) apt-get update -qq
