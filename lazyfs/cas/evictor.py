@@ -44,6 +44,10 @@ class Evictor:
         flush: Callable[[], None],
     ) -> None:
         self.limit = limit
+        self.relieve: Callable[[], None] | None = None
+        """Asks the process to close what it holds open only in case it is wanted again; called
+        when nothing else may go."""
+        self._owed: set[str] = set()
         self._layout = layout
         self._index = index
         self._min_free = min_free
@@ -116,14 +120,24 @@ class Evictor:
             self.shrink(int(self.limit * LOW_WATER))
 
     def _evict_bytes(self, excess: int) -> int:
+        if excess <= 0:
+            return 0
+        self.settle()
+        freed = self._evict_oldest(excess)
+        if not freed and self.relieve is not None:
+            self.relieve()
+            freed = self._evict_oldest(excess)
+        if freed:
+            self._cleanups.append(time.time())
+        return freed
+
+    def _evict_oldest(self, excess: int) -> int:
         freed = 0
-        for entry in self._index.victims() if excess > 0 else ():
+        for entry in self._index.victims():
             if freed >= excess:
                 break
             if self.evict(entry.key):
                 freed += entry.size
-        if freed:
-            self._cleanups.append(time.time())
         return freed
 
     def evict(self, key: str) -> bool:
@@ -136,9 +150,21 @@ class Evictor:
                     return False
                 self._index.remove(key, counter="evictions")
         except CacheFull:
-            # The row goes another time, when the disk has room to write that down.
+            self._owed.add(key)
             return existed and not path.exists()
         return True
+
+    def settle(self) -> None:
+        """Drop the rows of objects that went while the disk had no room to write that down."""
+        while self._owed:
+            key = self._owed.pop()
+            try:
+                with self._index.exclusive():
+                    if not self._layout.object_path(key).exists():
+                        self._index.remove(key, counter="evictions")
+            except CacheFull:
+                self._owed.add(key)
+                return
 
     def cleanups_last_day(self) -> int:
         """How often this process evicted in the last 24 hours; -1 without a quota."""

@@ -9,7 +9,7 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -123,16 +123,19 @@ class LocalCache:
 
         Other processes that have the cache open keep the old one until they end.
         """
-        limit = self.evictor.limit
+        before = self.evictor
         self.index.close()
         self._index = rebuild_index(self._layout)
         self._evictor = self._make_evictor()
-        self.evictor.limit = limit
+        self.evictor.limit = before.limit
+        self.evictor.relieve = before.relieve
 
     def close(self) -> None:
         """Write what is remembered and close the index. Handles stay valid."""
         if self._index is not None:
             self._flush_touches()
+            with contextlib.suppress(CacheError):
+                self.evictor.settle()
             self._index.close()
 
     def __enter__(self) -> Self:
@@ -343,6 +346,15 @@ class LocalCache:
         self.evictor.limit = limit
         self.index.store_limit(-1 if limit is None else limit)
         self.evictor.shrink_to_limit()
+
+    def relieve_with(self, relieve: Callable[[], None] | None) -> None:
+        """Have ``relieve`` called when the cache is full of what is open.
+
+        It is to close what this process holds open only in case it is wanted again. It runs in
+        the thread that needs the room.
+        """
+        if self._evictor is not None:
+            self._evictor.relieve = relieve
 
     def cleanups_last_day(self) -> int:
         """How often this process evicted in the last 24 hours; -1 without a quota."""

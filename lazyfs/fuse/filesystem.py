@@ -6,7 +6,9 @@ down in ``docs/explanation/concurrency.md``.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+from collections.abc import Callable
 from typing import cast
 
 import trio
@@ -119,11 +121,17 @@ class Filesystem:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Follow the repository, fetch ahead and close what is over, until cancelled."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self.follower.run)
-            nursery.start_soon(self.operations.prefetcher.run)
-            nursery.start_soon(self._close_idle)
-            task_status.started()
+        cache = self.repository.cache
+        token = trio.lowlevel.current_trio_token()
+        cache.relieve_with(lambda: _run_in(token, self.operations.pool.close_idle))
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.follower.run)
+                nursery.start_soon(self.operations.prefetcher.run)
+                nursery.start_soon(self._close_idle)
+                task_status.started()
+        finally:
+            cache.relieve_with(None)
 
     def _retire(self, revision: LiveRevision) -> None:
         self._idle.append(revision)
@@ -141,3 +149,9 @@ class Filesystem:
         self.operations.close()
         while self._idle:
             self._idle.pop().close()
+
+
+def _run_in(token: trio.lowlevel.TrioToken, work: Callable[[], None]) -> None:
+    """Have an event loop run ``work``, and wait for that; nothing if the loop has ended."""
+    with contextlib.suppress(trio.RunFinishedError):
+        trio.from_thread.run_sync(work, trio_token=token)

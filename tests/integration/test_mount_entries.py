@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+from support.mounts import RunningMount, mounted
+from support.publishing import (
+    File,
+    Folder,
+    HardLink,
+    Item,
+    PublishedRepository,
+    Symlink,
+    make_repository,
+)
+
+NOBODY = 65534
+
+TREE: dict[str, Item] = {
+    "hello": File(b"hello\n", mode=0o640, mtime_ns=1_234_567_890_123_456_789),
+    "links/one": b"shared",
+    "links/two": HardLink("links/one"),
+    "links/three": HardLink("links/one"),
+    "links/other": b"shared",
+    "tagged": File(b"x", xattrs={"user.colour": b"blue"}),
+    "here": Symlink("hello"),
+    "expanded": Symlink("$(LAZYFS_TEST_TARGET:-hello)"),
+    "nested/.cvmfscatalog": b"",
+    "nested/deep/file": b"deep",
+    "closed": Folder(0o700),
+    "closed/inside": b"secret",
+    "program": File(b"#!/bin/sh\necho ran\n", mode=0o755),
+}
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> PublishedRepository:
+    return make_repository(tmp_path, TREE)
+
+
+def test_hard_links_share_an_inode_and_say_how_many_they_are(
+    repository: PublishedRepository,
+) -> None:
+    with mounted(repository.root, pubkey=repository.pubkey) as mount:
+        group = [(mount.path / "links" / name).stat() for name in ("one", "two", "three")]
+        assert {status.st_nlink for status in group} == {3}
+        assert len({status.st_ino for status in group}) == 1
+        other = (mount.path / "links" / "other").stat()
+        assert other.st_nlink == 1
+        assert other.st_ino != group[0].st_ino
+        for name in ("one", "two", "three"):
+            assert (mount.path / "links" / name).read_bytes() == b"shared"
+        listed = {entry.name: entry.inode() for entry in os.scandir(mount.path / "links")}
+        assert {listed[name] for name in ("one", "two", "three")} == {group[0].st_ino}
+
+
+def test_inodes_are_unique_and_stay(repository: PublishedRepository) -> None:
+    with mounted(repository.root, pubkey=repository.pubkey) as mount:
+        files = [path for path in mount.path.rglob("*") if path.parent.name != "links"]
+        first = {path: path.lstat().st_ino for path in files}
+        assert len(set(first.values())) == len(files)
+        Path("/proc/sys/vm/drop_caches").write_text("2\n")
+        for path, inode in first.items():
+            with os.scandir(path.parent) as entries:
+                assert next(e.inode() for e in entries if e.name == path.name) == inode
+
+
+def test_times_have_nanoseconds(repository: PublishedRepository) -> None:
+    with mounted(repository.root, pubkey=repository.pubkey) as mount:
+        assert (mount.path / "hello").stat().st_mtime_ns == 1_234_567_890_123_456_789
+
+
+def test_variables_in_links_are_expanded(repository: PublishedRepository) -> None:
+    with mounted(repository.root, pubkey=repository.pubkey) as mount:
+        assert (mount.path / "expanded").readlink() == Path("hello")
+    env = {"LAZYFS_TEST_TARGET": "nested/deep/file"}
+    with mounted(repository.root, pubkey=repository.pubkey, env=env) as mount:
+        assert (mount.path / "expanded").read_bytes() == b"deep"
+        assert (mount.path / "expanded").lstat().st_size == len("nested/deep/file")
+
+
+def test_programs_run_from_a_mount(repository: PublishedRepository) -> None:
+    with mounted(repository.root, pubkey=repository.pubkey) as mount:
+        assert subprocess.check_output([mount.path / "program"]) == b"ran\n"
+
+
+MAGIC = {"user.fqrn", "user.revision", "user.pid", "user.version", "user.root_hash"}
+
+
+@pytest.mark.parametrize(
+    ("visibility", "root", "below"),
+    [("rootonly", True, False), ("never", False, False), ("always", True, True)],
+)
+def test_magic_attributes_are_listed_where_wanted_and_answer_everywhere(
+    visibility: str, root: bool, below: bool, repository: PublishedRepository
+) -> None:
+    setting = f"CVMFS_MAGIC_XATTRS_VISIBILITY={visibility}"
+    with mounted(repository.root, "--set", setting, pubkey=repository.pubkey) as mount:
+        tagged = mount.path / "tagged"
+        assert MAGIC.issubset(os.listxattr(mount.path)) == root
+        assert ("user.hash" in os.listxattr(tagged)) == below
+        assert "user.colour" in os.listxattr(tagged)
+        assert os.getxattr(tagged, "user.colour") == b"blue"
+        assert os.getxattr(mount.path, "user.fqrn") == repository.fqrn.encode()
+        assert os.getxattr(tagged, "user.pid") == str(mount.pid).encode()
+        with pytest.raises(OSError, match="Errno") as caught:
+            os.getxattr(tagged, "user.none")
+        assert caught.value.errno == errno.ENODATA
+
+
+def test_statfs_tells_how_full_the_cache_is(repository: PublishedRepository) -> None:
+    limit = "CVMFS_QUOTA_LIMIT=100"
+    with mounted(repository.root, "--set", limit, pubkey=repository.pubkey) as mount:
+        status = os.statvfs(mount.path)
+        assert status.f_frsize * status.f_blocks == 100 << 20
+        used = mount.ctl("cache", "size")["used"]
+        assert 0 < used < 1 << 20
+        taken = (status.f_blocks - status.f_bfree) * status.f_frsize
+        assert abs(taken - used) <= 2 * status.f_frsize
+        assert status.f_flag & os.ST_RDONLY
+
+
+def as_nobody(*command: str) -> subprocess.CompletedProcess[str]:
+    become = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
+    return subprocess.run([*become, *command], capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def shared_place(tmp_path: Path) -> Path:
+    """A mount point that other users can reach: pytest's own folders are closed to them."""
+    for folder in (tmp_path, *tmp_path.parents):
+        if not folder.stat().st_mode & stat.S_IXOTH:
+            folder.chmod(folder.stat().st_mode | stat.S_IXOTH)
+    place = tmp_path / "shared"
+    place.mkdir()
+    return place
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become another user")
+def test_permissions_are_checked(repository: PublishedRepository, shared_place: Path) -> None:
+    arguments = ("-o", "allow_other")
+    with mounted(repository.root, *arguments, pubkey=repository.pubkey, at=shared_place) as mount:
+        assert as_nobody("cat", f"{mount.path}/links/one").stdout == "shared"
+        for path in ("hello", "closed/inside"):
+            done = as_nobody("cat", f"{mount.path}/{path}")
+            assert "Permission denied" in done.stderr
+    arguments = ("-o", "allow_other,no_default_permissions")
+    with mounted(repository.root, *arguments, pubkey=repository.pubkey, at=shared_place) as mount:
+        assert as_nobody("cat", f"{mount.path}/hello").stdout == "hello\n"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become another user")
+def test_without_allow_other_nobody_else_gets_in(
+    repository: PublishedRepository, shared_place: Path
+) -> None:
+    with mounted(repository.root, pubkey=repository.pubkey, at=shared_place) as mount:
+        assert "Permission denied" in as_nobody("ls", str(mount.path)).stderr
+
+
+def owner(mount: RunningMount, name: str) -> tuple[int, int, int]:
+    status = (mount.path / name).stat()
+    return status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)
+
+
+def test_ownership_can_be_claimed(repository: PublishedRepository) -> None:
+    options = "claim_ownership,uid=4711,gid=4712,umask=027"
+    with mounted(repository.root, "-o", options, pubkey=repository.pubkey) as mount:
+        assert owner(mount, "program") == (4711, 4712, 0o750)
+    with mounted(repository.root, pubkey=repository.pubkey) as mount:
+        assert owner(mount, "program") == (os.getuid(), os.getgid(), 0o755)
