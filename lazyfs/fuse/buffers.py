@@ -5,11 +5,13 @@ A fresh megabyte for each read costs more in page faults than the read itself.
 
 from __future__ import annotations
 
+import trio
+
 BUFFER_BYTES = 1 << 20
 """Largest piece that the kernel asks for (256 pages)."""
 
-KEPT_BUFFERS = 16
-"""Buffers kept for the next reads; as many as can be in hand at once without new ones."""
+BUFFERS = 16
+"""Buffers in all. More readers wait for one, so that many large reads take no more memory."""
 
 
 class Buffers:
@@ -22,16 +24,24 @@ class Buffers:
 
     def __init__(self) -> None:
         self._free: list[bytearray] = []
+        self._places = trio.Semaphore(BUFFERS)
 
-    def take(self, size: int) -> tuple[bytearray, memoryview]:
-        """A buffer and a view of its first ``size`` bytes; what is in it is undefined."""
+    async def take(self, size: int) -> memoryview:
+        """The first ``size`` bytes of a buffer; what is in it is undefined.
+
+        Waits while all are lent: whoever has one must not wait for a server.
+        """
+        try:
+            self._places.acquire_nowait()
+        except trio.WouldBlock:
+            await self._places.acquire()
         if size > BUFFER_BYTES:
-            buffer = bytearray(size)
-        else:
-            buffer = self._free.pop() if self._free else bytearray(BUFFER_BYTES)
-        return buffer, memoryview(buffer)[:size]
+            return memoryview(bytearray(size))
+        buffer = self._free.pop() if self._free else bytearray(BUFFER_BYTES)
+        return memoryview(buffer)[:size]
 
-    def give(self, buffer: bytearray) -> None:
-        """The buffer is not needed after the next await."""
-        if len(buffer) == BUFFER_BYTES and len(self._free) < KEPT_BUFFERS:
-            self._free.append(buffer)
+    def give(self, view: memoryview) -> None:
+        """The buffer of ``view`` is not needed after the next await."""
+        if isinstance(view.obj, bytearray) and len(view.obj) == BUFFER_BYTES:
+            self._free.append(view.obj)
+        self._places.release()

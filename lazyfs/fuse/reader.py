@@ -83,8 +83,32 @@ class OpenFile:
             LazyfsError: an object cannot be had.
         """
         end = min(offset + size, self.content.size)
-        buffer, view = self._buffers.take(max(0, end - offset))
+        last = await self._open_objects(offset, end)
+        view = await self._buffers.take(max(0, end - offset))
+        try:
+            await self._fill(view, offset)
+        finally:
+            self._buffers.give(view)
+        self._look_ahead(offset, len(view), last)
+        return view
+
+    async def _open_objects(self, offset: int, end: int) -> int:
+        """Have the objects between two offsets opened, the last ones held; the last one's index.
+
+        Buffers are few: who has one waits for the disk only, never for a server.
+        """
         index = 0
+        while offset < end:
+            index, _, length = self.content.piece(offset, end)
+            if index not in self._held:
+                pooled = await self._pool.acquire(self.content.extents[index].ref)
+                self._hold(index, pooled)
+                self._pool.release(pooled)
+            offset += length
+        return index
+
+    async def _fill(self, view: memoryview, offset: int) -> None:
+        end = offset + len(view)
         at = offset
         while at < end:
             index, start, length = self.content.piece(at, end)
@@ -94,9 +118,6 @@ class OpenFile:
             if done < length:
                 await self._read_piece(index, start + done, target[done:])
             at += length
-        self._look_ahead(offset, len(view), index)
-        self._buffers.give(buffer)
-        return view
 
     async def _read_piece(self, index: int, start: int, target: memoryview) -> None:
         pooled = await self._pool.acquire(self.content.extents[index].ref)

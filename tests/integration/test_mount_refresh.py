@@ -4,13 +4,14 @@ import errno
 import mmap
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from support.mounts import RunningMount, mounted
 from support.publishing import Item, PublishedRepository, Symlink, make_repository
+from support.waiting import wait_until
 
 from lazyfs.publish.cutter import ChunkSizes
 
@@ -62,16 +63,6 @@ def test_the_revision_appears_by_itself_when_the_ttl_is_over(tmp_path: Path) -> 
         log = mount.log_path
         wait_until(lambda: "revision 2" in log.read_text())
         wait_until(lambda: (mount.path / "file").read_bytes() == b"new")
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
-    """Look ten times a second: nothing tells of what another process does."""
-    pause = threading.Event()
-    for _ in range(int(seconds * 10)):
-        if condition():
-            return
-        pause.wait(0.1)
-    raise AssertionError("it never happened")
 
 
 def look(path: Path) -> str:

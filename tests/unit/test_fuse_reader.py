@@ -14,7 +14,7 @@ from lazyfs.cas.digest import Digest
 from lazyfs.cas.store import ObjectRef
 from lazyfs.errors import FormatError, ObjectMissing
 from lazyfs.fuse.blocking import Workers
-from lazyfs.fuse.buffers import Buffers
+from lazyfs.fuse.buffers import BUFFERS, Buffers
 from lazyfs.fuse.objects import ObjectPool
 from lazyfs.fuse.prefetch import Prefetcher
 from lazyfs.fuse.reader import HELD_OBJECTS, Content, OpenFile
@@ -151,3 +151,22 @@ async def test_offers_beyond_the_queue_are_declined(bench: Bench) -> None:
     while bench.prefetcher.offer(ref):
         accepted += 1
     assert 0 < accepted < 1000
+
+
+async def test_who_waits_for_a_server_has_no_buffer(bench: Bench) -> None:
+    assert await bench.read(0, 10) == bench.content[:10]
+    bench.store.gate.clear()
+    async with trio.open_nursery() as nursery:
+        for _ in range(2 * BUFFERS):
+            nursery.start_soon(bench.read, 5 * CHUNK, 10)
+        await trio.testing.wait_all_tasks_blocked()
+        assert await bench.read(1, 10) == bench.content[1:11]
+        bench.store.gate.set()
+
+
+async def test_a_failed_read_gives_its_buffer_back(bench: Bench) -> None:
+    bench.store.remote[bench.digests[0]] = b"short"
+    for _ in range(2 * BUFFERS):
+        with pytest.raises(FormatError):
+            await bench.read(0, 10)
+    assert await bench.read(CHUNK, 10) == bench.content[CHUNK : CHUNK + 10]
