@@ -7,7 +7,7 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import pytest
 from support import faults
 from support.faulty_server import FaultyServer
 from support.receivers import Received
+from support.waiting import wait_until
 
 from lazyfs.config.settings import NetworkSettings
 from lazyfs.errors import LazyfsError, NetworkError, Timeout
@@ -89,15 +90,6 @@ class Running:
         for thread in self._threads:
             thread.join(30)
             assert not thread.is_alive()
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Return when it is so; it has to be soon."""
-    end = time.monotonic() + 10
-    pause = threading.Event()
-    while not condition():
-        assert time.monotonic() < end
-        pause.wait(0.005)
 
 
 def test_the_deadline_ends_what_would_go_on(

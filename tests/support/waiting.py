@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 
 import trio.lowlevel
@@ -16,10 +17,9 @@ async def until(condition: Callable[[], bool], *, seconds: float = 5.0) -> None:
 
 
 def wait_until(condition: Callable[[], bool], *, seconds: float = 30.0) -> None:
-    """Look ten times a second: nothing tells of what another process does."""
+    """Look again and again: nothing tells of what another process does."""
     pause = threading.Event()
-    for _ in range(int(seconds * 10)):
-        if condition():
-            return
-        pause.wait(0.1)
-    raise AssertionError("it never happened")
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never happened"
+        pause.wait(0.02)
