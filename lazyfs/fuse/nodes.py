@@ -47,7 +47,7 @@ class NodeTable:
         self._by_path: dict[bytes, Known] = {}
         self._groups: dict[tuple[bytes, int], Known] = {}
         self.highest = ROOT_ID
-        self._add(root).lookups = 1
+        self._add(root, ROOT_ID).lookups = 1
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -74,7 +74,8 @@ class NodeTable:
             return known
         if node.hardlink_group:
             return self._remember_link(node)
-        return self._revive(node) or self._add(node)
+        nodeid = node_id(node)
+        return self._revive(node, nodeid) or self._add(node, nodeid)
 
     def remember_old(self, node: Node, lease: Lease) -> Known:
         """The entry for a node of a superseded revision; not counted yet."""
@@ -107,14 +108,15 @@ class NodeTable:
             known.lease.release()
             known.lease = None
 
-    def _add(self, node: Node) -> Known:
-        known = Known(self._free_id(node), node)
+    def _add(self, node: Node, nodeid: int) -> Known:
+        """A new entry with that number, or the next free one."""
+        known = Known(self._free_id(nodeid), node)
         self._by_id[known.nodeid] = known
         self._by_path[node.path] = known
         return known
 
     def _add_old(self, node: Node, lease: Lease) -> Known:
-        known = Known(self._free_id(node), node)
+        known = Known(self._free_id(node_id(node)), node)
         self._by_id[known.nodeid] = known
         if node.is_dir:
             known.stale = True
@@ -122,16 +124,16 @@ class NodeTable:
             known.lease = lease.acquire()
         return known
 
-    def _free_id(self, node: Node) -> int:
-        nodeid = node_id(node)
+    def _free_id(self, nodeid: int) -> int:
         while nodeid in self._by_id:
             nodeid += 1
-        self.highest = max(self.highest, nodeid)
+        if nodeid > self.highest:
+            self.highest = nodeid
         return nodeid
 
-    def _revive(self, node: Node) -> Known | None:
+    def _revive(self, node: Node, nodeid: int) -> Known | None:
         """An entry that was put aside at a refresh and turns out to be right after all."""
-        known = self._by_id.get(node_id(node))
+        known = self._by_id.get(nodeid)
         if known is None or known.node.path != node.path:
             return None
         if known.stale and node.is_dir:
@@ -150,11 +152,11 @@ class NodeTable:
         key = (node.catalog, node.hardlink_group)
         known = self._groups.get(key)
         if known is None:
-            known = self._groups[key] = self._add(node)
+            known = self._groups[key] = self._add(node, node_id(node))
             known.aliases = {node.path}
         elif known.aliases is None or not is_same(known.node, node):
             # A catalog whose groups hold different files is wrong; each then shows itself.
-            return self._add(node)
+            return self._add(node, node_id(node))
         else:
             known.aliases.add(node.path)
             self._by_path[node.path] = known

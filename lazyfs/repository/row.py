@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import stat
 
 from lazyfs.cas.codec import Codec
@@ -36,19 +37,10 @@ COLUMNS = "name, flags, mode, size, mtime, {mtimens}, {owner}, {links}, hash, sy
 
 _ALGORITHMS = {0: Algorithm.SHA1, 1: Algorithm.RMD160, 2: Algorithm.SHAKE128}
 _CODECS = {0: Codec.ZLIB, 1: Codec.NONE}
-_TYPES = frozenset(
-    (
-        stat.S_IFDIR,
-        stat.S_IFREG,
-        stat.S_IFLNK,
-        stat.S_IFIFO,
-        stat.S_IFSOCK,
-        stat.S_IFCHR,
-        stat.S_IFBLK,
-    )
-)
+_FILE, _DIRECTORY, _LINK = stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK
+_DEVICES = frozenset((stat.S_IFCHR, stat.S_IFBLK))
+_TYPES = _DEVICES | {_FILE, _DIRECTORY, _LINK, stat.S_IFIFO, stat.S_IFSOCK}
 _TYPE_MASK = 0o170000
-_NUMBERS = frozenset((int,))
 
 
 def node_from_row(row: Row, path: bytes, catalog: bytes) -> Node:
@@ -63,17 +55,17 @@ def node_from_row(row: Row, path: bytes, catalog: bytes) -> Node:
         FormatError: the row contradicts itself or has values that no publisher writes.
     """
     _, flags, mode, size, mtime, mtimens, uid, gid, links, digest, target, has_xattrs = row
-    if {type(n) for n in (flags, mode, size, mtime, uid, gid, links)} != _NUMBERS:
-        raise FormatError("a number is expected in the catalog row", path=path)
+    for number in (flags, mode, size, mtime, uid, gid, links):
+        if type(number) is not int:
+            raise FormatError("a number is expected in the catalog row", path=path)
     kind = mode & _TYPE_MASK
     if kind not in _TYPES or not 0 <= size <= MAX_SIZE:
         raise FormatError(f"mode {mode:o} or size {size} cannot be", path=path)
-    is_file = kind == stat.S_IFREG
-    is_device = kind in (stat.S_IFCHR, stat.S_IFBLK)
-    algorithm = _ALGORITHMS.get(flags >> HASH_SHIFT & BITS)
-    codec = _CODECS.get(flags >> CODEC_SHIFT & BITS) if is_file else Codec.ZLIB
-    if algorithm is None or codec is None:
+    traits = _traits(kind, flags)
+    if traits is None:
         raise FormatError("unknown hash or compression algorithm", path=path)
+    algorithm, codec, chunked, external, direct_io, hidden, mountpoint = traits
+    is_device = kind in _DEVICES
     return Node(
         path,
         mode & 0o177777,
@@ -82,20 +74,46 @@ def node_from_row(row: Row, path: bytes, catalog: bytes) -> Node:
         + (mtimens if type(mtimens) is int and 0 <= mtimens < NANOSECONDS else 0),
         uid & 0xFFFFFFFF,
         gid & 0xFFFFFFFF,
-        max(1, links & 0xFFFFFFFF),
+        links & 0xFFFFFFFF or 1,
         size if is_device else 0,
-        _target(target, path) if kind == stat.S_IFLNK else b"",
-        _digest(digest, algorithm, path) if is_file else None,
+        _target(target, path) if kind == _LINK else b"",
+        _digest(digest, algorithm, path) if kind == _FILE else None,
+        algorithm,
+        codec,
+        chunked,
+        external,
+        direct_io,
+        hidden,
+        bool(has_xattrs),
+        mountpoint,
+        catalog,
+        links >> 32 & 0xFFFFFFFF if kind != _DIRECTORY else 0,
+    )
+
+
+_Traits = tuple[Algorithm, Codec, bool, bool, bool, bool, bool]
+"""Algorithm, codec, and whether chunked, external, direct, hidden, a mountpoint."""
+
+
+@functools.lru_cache(maxsize=256)
+def _traits(kind: int, flags: int) -> _Traits | None:
+    """What the flags say of an entry of that type; None: a hash or codec that nobody knows.
+
+    A repository has few combinations and many entries.
+    """
+    is_file = kind == _FILE
+    algorithm = _ALGORITHMS.get(flags >> HASH_SHIFT & BITS)
+    codec = _CODECS.get(flags >> CODEC_SHIFT & BITS) if is_file else Codec.ZLIB
+    if algorithm is None or codec is None:
+        return None
+    return (
         algorithm,
         codec,
         is_file and bool(flags & FLAG_CHUNKED),
         is_file and bool(flags & FLAG_EXTERNAL),
         bool(flags & FLAG_DIRECT_IO),
         bool(flags & FLAG_HIDDEN),
-        bool(has_xattrs),
-        kind == stat.S_IFDIR and bool(flags & (FLAG_MOUNTPOINT | FLAG_BIND_MOUNTPOINT)),
-        catalog,
-        links >> 32 & 0xFFFFFFFF if kind != stat.S_IFDIR else 0,
+        kind == _DIRECTORY and bool(flags & (FLAG_MOUNTPOINT | FLAG_BIND_MOUNTPOINT)),
     )
 
 

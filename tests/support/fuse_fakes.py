@@ -5,7 +5,7 @@ from __future__ import annotations
 import stat
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from lazyfs.cas.digest import Algorithm, Digest
 from lazyfs.cas.handle import FileHandle
@@ -165,7 +165,7 @@ class _Uncached(FakeRevision):
 
 def changed(revision: FakeRevision, *nodes: Node, removed: Iterable[str] = ()) -> FakeRevision:
     """The next revision: the same entries, but for those given."""
-    entries = {p: replace(n) for p, n in revision.nodes.items() if p}
+    entries = {p: n._replace() for p, n in revision.nodes.items() if p}
     for path in removed:
         del entries[path.encode()]
     entries |= {node.path: node for node in nodes}

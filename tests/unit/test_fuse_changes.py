@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 
 import pytest
 from support.fuse_fakes import (
@@ -203,5 +202,5 @@ def test_nothing_known_means_nothing_to_do() -> None:
 
 def test_the_same_node_elsewhere_in_the_catalogs_is_the_same() -> None:
     node = OLD.nodes[b"/d/same"]
-    new = changed(OLD, replace(node, catalog=b"/d", hidden=True))
+    new = changed(OLD, node._replace(catalog=b"/d", hidden=True))
     assert outcome(OLD, new, ["/d/same"])[0] == {"/d/same"}

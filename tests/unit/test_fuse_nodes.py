@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from support.fuse_fakes import FakeRevision, directory, file, hard_link
 
@@ -100,7 +98,7 @@ def test_groups_of_different_files_do_not_share(table: NodeTable) -> None:
 
 def test_what_is_kept_shows_the_new_revision(table: NodeTable, old: Lease) -> None:
     known = told(table, file("/a"))
-    moved = replace(known.node, catalog=b"/nested")
+    moved = known.node._replace(catalog=b"/nested")
     table.apply({ROOT_ID: directory("", nlink=7), known.nodeid: moved}, old)
     assert known.node is moved
     assert known.lease is None
@@ -161,7 +159,7 @@ def test_what_a_node_does_not_tell_is_not_taken_for_unchanged(
     node = file("/a", b"content", **what)
     known = told(table, node)
     table.apply({ROOT_ID: directory("")}, old)
-    assert told(table, replace(node)) is not known
+    assert told(table, node._replace()) is not known
 
 
 def test_a_file_becomes_a_directory_and_back(table: NodeTable, old: Lease) -> None:

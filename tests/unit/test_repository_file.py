@@ -3,7 +3,6 @@ from __future__ import annotations
 import array
 import io
 import os
-from dataclasses import replace
 
 import pytest
 from support.memory_store import MemoryStore
@@ -19,7 +18,7 @@ from lazyfs.repository.node import Node
 
 DIGEST = Algorithm.SHA1.digest(b"content")
 NODE = Node(b"/f", 0o100644, 10, 0, 0, 0, 1, digest=DIGEST)
-CHUNKED = replace(NODE, digest=None, chunked=True)
+CHUNKED = NODE._replace(digest=None, chunked=True)
 
 
 def chunk(offset: int, size: int) -> Chunk:
@@ -33,7 +32,7 @@ def chunked_file(
     for piece in pieces:
         chunks.append(Chunk(offset, len(piece), store.put(piece, ObjectKind.CHUNK, codec)))
         offset += len(piece)
-    node = replace(CHUNKED, size=offset, codec=codec)
+    node = CHUNKED._replace(size=offset, codec=codec)
     return RepositoryFile(store, chunk_extents(node, chunks), offset, name=b"/f")
 
 
@@ -54,21 +53,21 @@ def test_a_whole_file_is_one_extent() -> None:
 
 
 def test_an_empty_file_needs_no_object() -> None:
-    assert whole_extents(replace(NODE, size=0)) == ()
-    assert whole_extents(replace(NODE, size=0, digest=None)) == ()
+    assert whole_extents(NODE._replace(size=0)) == ()
+    assert whole_extents(NODE._replace(size=0, digest=None)) == ()
 
 
 def test_content_without_an_object_is_an_error() -> None:
     with pytest.raises(FormatError) as caught:
-        whole_extents(replace(NODE, digest=None))
+        whole_extents(NODE._replace(digest=None))
     assert caught.value.path == "/f"
 
 
 def test_an_external_file_lies_at_its_path() -> None:
-    node = replace(NODE, path=b"/a\xff/f", external=True, codec=Codec.NONE)
+    node = NODE._replace(path=b"/a\xff/f", external=True, codec=Codec.NONE)
     (extent,) = whole_extents(node)
     assert extent.ref.external == ExternalLocation(b"/a\xff/f")
-    chunks = chunk_extents(replace(node, chunked=True), [chunk(0, 4), chunk(4, 6)])
+    chunks = chunk_extents(node._replace(chunked=True), [chunk(0, 4), chunk(4, 6)])
     assert [e.ref.external for e in chunks] == [
         ExternalLocation(b"/a\xff/f", 0, 4),
         ExternalLocation(b"/a\xff/f", 4, 6),
@@ -77,11 +76,11 @@ def test_an_external_file_lies_at_its_path() -> None:
 
 def test_compressed_external_chunks_are_refused() -> None:
     with pytest.raises(FormatError, match="external"):
-        chunk_extents(replace(CHUNKED, external=True), [chunk(0, 10)])
+        chunk_extents(CHUNKED._replace(external=True), [chunk(0, 10)])
 
 
 def test_chunks_win_over_a_bulk_object() -> None:
-    (extent,) = chunk_extents(replace(NODE, chunked=True), [chunk(0, 10)])
+    (extent,) = chunk_extents(NODE._replace(chunked=True), [chunk(0, 10)])
     assert extent.ref.kind is ObjectKind.CHUNK
     assert extent.ref.label == "Part of /f"
 
@@ -206,7 +205,7 @@ def test_an_empty_file(store: MemoryStore) -> None:
 
 
 def test_a_missing_object_is_an_error_each_time(store: MemoryStore) -> None:
-    node = replace(NODE, digest=Digest.parse("5" * 40))
+    node = NODE._replace(digest=Digest.parse("5" * 40))
     with RepositoryFile(store, whole_extents(node), 10, name=b"/f") as file:
         for _ in range(2):
             with pytest.raises(ObjectMissing) as caught:
@@ -216,7 +215,7 @@ def test_a_missing_object_is_an_error_each_time(store: MemoryStore) -> None:
 
 @pytest.mark.parametrize("declared", [9, 11])
 def test_a_size_that_lies_gives_no_bytes(store: MemoryStore, declared: int) -> None:
-    node = replace(NODE, digest=store.put(b"0123456789"), size=declared)
+    node = NODE._replace(digest=store.put(b"0123456789"), size=declared)
     with (
         RepositoryFile(store, whole_extents(node), declared, name=b"/f") as file,
         pytest.raises(CodecError),
@@ -230,6 +229,6 @@ def test_external_content_is_read_by_range(store: MemoryStore) -> None:
         Chunk(0, 4, Algorithm.SHA1.digest(b"0123")),
         Chunk(4, 6, Algorithm.SHA1.digest(b"456789")),
     ]
-    node = replace(CHUNKED, external=True, codec=Codec.NONE)
+    node = CHUNKED._replace(external=True, codec=Codec.NONE)
     with RepositoryFile(store, chunk_extents(node, chunks), 10, name=b"/f") as file:
         assert file.read() == b"0123456789"
