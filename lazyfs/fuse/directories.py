@@ -22,12 +22,14 @@ class Listing:
         children: All its entries, hidden ones included.
     """
 
-    __slots__ = ("_by_path", "_children", "nodes", "path")
+    __slots__ = ("_by_path", "_children", "_directories", "_positions", "nodes", "path")
 
     def __init__(self, path: bytes, children: Sequence[Node]) -> None:
         self.path = path
         self._children = children
         self._by_path: dict[bytes, Node] | None = None
+        self._directories: list[bytes] = []
+        self._positions: dict[bytes, int] | None = None
         has_hidden = any(node.hidden for node in children)
         self.nodes = [node for node in children if not node.hidden] if has_hidden else children
         """What is listed, in catalog order."""
@@ -40,6 +42,20 @@ class Listing:
         if self._by_path is None:
             self._by_path = {node.path: node for node in self._children}
         return self._by_path.get(path)
+
+    def next_directory(self, path: bytes, previous: bytes | None) -> bytes | None:
+        """The subdirectory that follows ``path``, going on from its neighbour ``previous``.
+
+        None if they are no neighbours, or ``path`` is the last one on this way.
+        """
+        if self._positions is None:
+            self._directories = [node.path for node in self.nodes if node.is_dir]
+            self._positions = {name: number for number, name in enumerate(self._directories)}
+        here, before = self._positions.get(path), self._positions.get(previous or b"")
+        if here is None or before is None or abs(here - before) != 1:
+            return None
+        ahead = 2 * here - before
+        return self._directories[ahead] if 0 <= ahead < len(self._directories) else None
 
 
 class Listings:

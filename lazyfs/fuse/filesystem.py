@@ -128,6 +128,7 @@ class Filesystem:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self.follower.run)
                 nursery.start_soon(self.operations.prefetcher.run)
+                nursery.start_soon(self.tree.run)
                 nursery.start_soon(self._close_idle)
                 task_status.started()
         finally:

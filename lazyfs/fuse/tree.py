@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import time
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
+import trio
 from cachetools import LRUCache
 
-from lazyfs.errors import FormatError, NotCached, PathNotFound
+from lazyfs.errors import FormatError, LazyfsError, NotCached, PathNotFound
 from lazyfs.fuse.blocking import Workers, run_blocking
 from lazyfs.fuse.directories import Listing, Listings
 from lazyfs.fuse.errnos import Answer, Refusal
@@ -18,6 +21,8 @@ from lazyfs.fuse.nodes import Known, NodeTable
 from lazyfs.repository.node import Node
 
 T = TypeVar("T")
+
+log = logging.getLogger("lazyfs.fuse")
 
 FOREVER = 365.0 * 86400
 """Seconds that the kernel may answer by itself where nothing can change."""
@@ -29,7 +34,10 @@ NEVER = -(1 << 62)
 """Stands for lookups in a directory that is too large to be kept."""
 
 WATCHED_DIRECTORIES = 1024
-"""Directories of which such lookups are counted."""
+"""Directories of which such lookups are counted, and whose last opened subdirectory is known."""
+
+WAITING_DIRECTORIES = 4
+"""Directories that wait to be read ahead; what does not fit is read when it is opened."""
 
 
 class LiveTree:
@@ -62,6 +70,9 @@ class LiveTree:
         self.lease = Lease(revision, on_idle)
         self.table = NodeTable(root)
         self._singles: LRUCache[bytes, int] = LRUCache(WATCHED_DIRECTORIES)
+        self._opened: LRUCache[bytes, bytes] = LRUCache(WATCHED_DIRECTORIES)
+        self._offer, self._offered = trio.open_memory_channel[bytes](WAITING_DIRECTORIES)
+        self._coming: tuple[bytes, trio.Event] | None = None
         self.listings = Listings()
         self.negatives = Negatives(clock)
         self.draining = False
@@ -151,6 +162,9 @@ class LiveTree:
             found = self.listings.get(path)
             if found is not None:
                 return found
+            if self._coming is not None and self._coming[0] == path:
+                await self._coming[1].wait()
+                continue
             lease = self.lease
             found = await self.ask(lease, _list, path)
             if lease is self.lease:
@@ -175,6 +189,36 @@ class LiveTree:
         finally:
             lease.release()
 
+    # --- walks -----------------------------------------------------------------------------
+
+    def look_ahead(self, path: bytes) -> None:
+        """A directory was opened: if it looks like a walk, have the next one read meanwhile."""
+        above = path.rpartition(b"/")[0]
+        parent = self.listings.get(above) if path else None
+        if parent is None:
+            return
+        following = parent.next_directory(path, self._opened.get(above))
+        self._opened[above] = path
+        if following is not None and self.listings.get(following) is None:
+            with contextlib.suppress(trio.WouldBlock):
+                self._offer.send_nowait(following)
+
+    async def run(self) -> None:
+        """Read directories ahead until cancelled. No server is asked for it."""
+        async for path in self._offered:
+            self._coming = path, trio.Event()
+            lease = self.lease.acquire()
+            try:
+                found = await run_blocking(self._workers.disk, _list, lease.cached, path)
+                if lease is self.lease:
+                    self.listings.put(found)
+            except (LazyfsError, OSError) as exc:
+                log.debug("not read ahead: %r: %s", path, exc)
+            finally:
+                lease.release()
+                self._coming[1].set()
+                self._coming = None
+
     # --- another revision ------------------------------------------------------------------
 
     def apply(self, revision: LiveRevision, kept: Mapping[int, Node]) -> None:
@@ -182,6 +226,7 @@ class LiveTree:
         old, self.lease = self.lease, Lease(revision, self._on_idle)
         self.listings.clear()
         self._singles.clear()
+        self._opened.clear()
         self.table.apply(kept, old)
         self.draining = False
         old.release()

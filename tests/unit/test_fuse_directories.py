@@ -93,3 +93,15 @@ def test_an_open_directory_keeps_its_revision() -> None:
     assert not idle
     handle.close()
     assert idle == [lease.view]
+
+
+def test_a_walk_goes_on_the_way_it_goes() -> None:
+    names = [directory("/d/a"), file("/d/b"), directory("/d/c"), directory("/d/.h", hidden=True)]
+    found = Listing(b"/d", [*names, directory("/d/e")])
+    assert found.next_directory(b"/d/c", b"/d/a") == b"/d/e"
+    assert found.next_directory(b"/d/c", b"/d/e") == b"/d/a"
+    assert found.next_directory(b"/d/e", b"/d/c") is None
+    assert found.next_directory(b"/d/e", b"/d/a") is None
+    assert found.next_directory(b"/d/a", b"/d/a") is None
+    assert found.next_directory(b"/d/a", None) is None
+    assert found.next_directory(b"/d/.h", b"/d/c") is None

@@ -7,6 +7,7 @@ import trio
 import trio.testing
 from support.clock import FakeClock
 from support.fuse_fakes import FakeRevision, changed, directory, file
+from support.waiting import until
 
 from lazyfs.errors import FormatError, NotADirectory, PathNotFound, Timeout
 from lazyfs.fuse.blocking import Workers
@@ -214,3 +215,72 @@ async def test_cancelling_gives_the_revision_back(tree: Tree) -> None:
         await tree.find(b"/d/f1")
     assert tree.lease.users == 1
     tree.fake.gate.set()
+
+
+def folders(count: int) -> list[Node]:
+    return [directory(f"/w{number}") for number in range(count)]
+
+
+async def walk(tree: LiveTree, *numbers: int) -> None:
+    """Open folders one after the other, as `Operations` does."""
+    for number in numbers:
+        await tree.listing(b"/w%d" % number)
+        tree.look_ahead(b"/w%d" % number)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+
+
+async def test_a_walk_finds_the_next_directory_read() -> None:
+    tree = Tree(FakeRevision(folders(6)))
+    await tree.listing(b"")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(tree.run)
+        await walk(tree, 0, 1)
+        await until(lambda: tree.listings.get(b"/w2") is not None)
+        assert tree.listings.get(b"/w3") is None
+        await walk(tree, 2, 3, 4, 5)
+        nursery.cancel_scope.cancel()
+    asked = [path for question, path in tree.fake.calls if question == "children"]
+    assert sorted(asked) == [b"", *(b"/w%d" % number for number in range(6))]
+
+
+async def test_who_opens_here_and_there_causes_nothing() -> None:
+    tree = Tree(FakeRevision(folders(9)))
+    await tree.listing(b"")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(tree.run)
+        await walk(tree, 0, 2, 4, 7)
+        nursery.cancel_scope.cancel()
+    assert len([1 for question, _ in tree.fake.calls if question == "children"]) == 5
+
+
+async def test_a_directory_that_is_being_read_ahead_is_waited_for() -> None:
+    tree = Tree(FakeRevision(folders(3)))
+    await tree.listing(b"")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(tree.run)
+        await walk(tree, 0)
+        await tree.listing(b"/w1")
+        tree.fake.gate.clear()
+        tree.look_ahead(b"/w1")
+        await until(lambda: tree.fake.calls[-1] == ("children", b"/w2"))
+        async with trio.open_nursery() as readers:
+            for _ in range(3):
+                readers.start_soon(tree.listing, b"/w2")
+            await trio.testing.wait_all_tasks_blocked()
+            tree.fake.gate.set()
+        nursery.cancel_scope.cancel()
+    assert tree.fake.calls.count(("children", b"/w2")) == 1
+
+
+async def test_no_server_is_asked_for_what_comes_next() -> None:
+    revision = FakeRevision(folders(3), cached=False)
+    tree = Tree(revision)
+    await tree.listing(b"")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(tree.run)
+        await walk(tree, 0, 1)
+        await until(lambda: ("offline children", b"/w2") in revision.calls)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert ("children", b"/w2") not in revision.calls
+        assert (await tree.listing(b"/w2")).path == b"/w2"
+        nursery.cancel_scope.cancel()
