@@ -41,7 +41,8 @@ def register(app: typer.Typer) -> None:
     group.command("pin")(with_common_options(pin))
     group.command("unpin")(with_common_options(unpin))
     group.command("evict")(with_common_options(evict))
-    group.command("limit")(limit)
+    # So that -1, which upstream writes for no quota, is a number and no option.
+    group.command("limit", context_settings={"ignore_unknown_options": True})(limit)
     group.command("fsck")(fsck_)
     group.command("wipe")(wipe)
     app.add_typer(group, name="cache", rich_help_panel="Cache")
@@ -137,7 +138,7 @@ def evict(common: CommonOptions, repo: RepoArgument, path: str) -> None:
 
 
 def limit(
-    megabytes: Annotated[int, typer.Argument(help="The quota in MB; -1 for none.")],
+    megabytes: Annotated[int, typer.Argument(metavar="MB", help="The quota in MB; -1 for none.")],
     cache: CacheOption = None,
 ) -> None:
     """Set the quota, now and for later mounts; evicts at once if need be.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote, urlsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from lazyfs.config.files import check_fqrn
 from lazyfs.errors import ConfigError
@@ -32,11 +32,11 @@ def parse_source(source: str, default_domain: str = "") -> Source:
     """
     if source.startswith(("http://", "https://")):
         url = source.rstrip("/")
-        if not urlsplit(url).hostname:
+        if not _split(url).hostname:
             raise ConfigError(f"not a URL: {source!r}")
         return Source(check_fqrn(url.rpartition("/")[2]), url)
     if source.startswith("file://"):
-        source = urlsplit(source).path
+        source = unquote(_split(source).path)
     if "/" in source or source in (".", ".."):
         folder = Path(source).absolute()
         return Source(_name_in_folder(folder), "file://" + quote(str(folder)))
@@ -45,15 +45,22 @@ def parse_source(source: str, default_domain: str = "") -> Source:
     return Source(check_fqrn(source))
 
 
+def _split(url: str) -> SplitResult:
+    try:
+        return urlsplit(url)
+    except ValueError as exc:
+        raise ConfigError(f"not a URL: {url!r}: {exc}") from None
+
+
 def _name_in_folder(folder: Path) -> str:
     """The name that the folder's manifest states; it is verified when the repository is opened."""
     path = folder / ".cvmfspublished"
     try:
         with path.open("rb") as file:
             head = file.read(_MANIFEST_BYTES)
-    except OSError as exc:
+    except (OSError, ValueError) as exc:
         raise ConfigError(
-            f"no repository in this folder: {exc.strerror}",
+            f"no repository in this folder: {getattr(exc, 'strerror', exc)}",
             path=str(path),
             hint="give the folder that holds .cvmfspublished, a URL, or a configured name",
         ) from exc
