@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import importlib
 import os
-import signal
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,6 +16,7 @@ from lazyfs.errors import LazyfsError
 MODULES = ("read", "info", "check", "mount", "ctl", "cache", "config", "publish", "serve")
 """Modules below ``lazyfs.cli``, each with ``register(app)``, in the order of ``--help``."""
 
+EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 
@@ -61,6 +62,7 @@ def _global_options(
 
 def run(arguments: list[str] | None = None) -> None:
     """Run the command line and exit."""
+    _open_missing_streams()
     try:
         make_app()(arguments, prog_name="lazyfs")
     except LazyfsError as exc:
@@ -68,10 +70,26 @@ def run(arguments: list[str] | None = None) -> None:
         sys.exit(exc.exit_code)
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
-    except BrokenPipeError:
-        # The reader of our output is gone: die as quietly as other tools do.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(128 + signal.SIGPIPE)
+    except OSError as exc:
+        # Everything else that can fail has an error of ours; what is left is the output.
+        _give_up_output()
+        sys.stderr.write(f"lazyfs: {exc.strerror or exc}: {exc.filename or 'standard output'}\n")
+        sys.exit(EXIT_FAILED)
+
+
+def _open_missing_streams() -> None:
+    """Whoever closes our streams wants to see nothing."""
+    if sys.stdout is None:
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115
+
+
+def _give_up_output() -> None:
+    """What is buffered cannot be written; Python would try again at its end."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.close(null)
 
 
 if __name__ == "__main__":

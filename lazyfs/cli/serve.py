@@ -21,7 +21,7 @@ def register(app: typer.Typer) -> None:
 
 def serve(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="What to serve.")],
-    port: Annotated[int, typer.Option(help="0 chooses a free one.")] = 8000,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 chooses a free one.")] = 8000,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     delay: Annotated[float, typer.Option(help="Milliseconds added to every request.")] = 0.0,
     bandwidth: Annotated[

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from lazyfs.config.load import PREFIXES, load_parameters, settings_from
 from lazyfs.errors import ConfigError
 
+NO_PARAMETERS = frozenset(("LAZYFS_RUNTIME_DIR",))
+"""Variables of the environment that look like parameters."""
+
 
 @dataclass(frozen=True, slots=True)
 class ConfigReport:
@@ -31,7 +34,7 @@ def check_parameters(
     except ConfigError as exc:
         return ConfigReport([str(exc)], warnings)
     warnings += parameters.warnings
-    known = set(parameters.values) - given
+    known = (set(parameters.values) - given) | NO_PARAMETERS
     unread = [n for n in given if n.startswith(PREFIXES) and n not in known and not _is_read(n)]
     warnings += [f"{name} is not known; symlinks may still use it" for name in sorted(unread)]
     keys = [path for path in settings.trust.public_keys if path.exists()]

@@ -1,0 +1,155 @@
+"""The program as a whole: help, exit codes, output that cannot be written, signals."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+import typer
+from support.commands import invoke, invoke_ok
+from support.mounts import LAZYFS
+from support.publishing import PublishedRepository, make_repository
+
+import lazyfs
+from lazyfs.cli.main import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, make_app
+from lazyfs.errors import ConfigError
+
+
+def commands(app: typer.Typer, *above: str) -> Iterator[tuple[str, ...]]:
+    """All commands, as words."""
+    for command in app.registered_commands:
+        yield *above, str(command.name)
+    for group in app.registered_groups:
+        assert group.typer_instance is not None
+        yield from commands(group.typer_instance, *above, str(group.name))
+
+
+COMMANDS = sorted(commands(make_app()))
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> PublishedRepository:
+    return make_repository(tmp_path_factory.mktemp("program"), {"file": b"content"})
+
+
+@pytest.fixture
+def ls(repository: PublishedRepository, tmp_path: Path) -> list[str]:
+    """A command that prints something."""
+    options = ["--pubkey", str(repository.pubkey), "--cache", str(tmp_path / "cache")]
+    return ["ls", str(repository.root), *options]
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_every_command_explains_itself_with_two_examples(words: tuple[str, ...]) -> None:
+    text = " ".join(invoke_ok(*words, "--help").text.split())
+    name = re.escape(" ".join(["lazyfs", *words[:1]]))
+    assert "Examples: " in text
+    assert len(re.findall(name, text)) >= 3
+
+
+def test_the_list_of_commands_is_complete() -> None:
+    names = {words[0] for words in COMMANDS}
+    assert names == {
+        *("mount", "umount", "mounts", "ls", "cat", "stat", "cp", "find", "info", "tags"),
+        *("check", "cache", "ctl", "publish", "serve", "config"),
+    }
+    assert {words[1] for words in COMMANDS if words[0] == "cache"} >= {
+        *("list", "pin", "evict", "limit", "fsck", "wipe"),
+    }
+
+
+def test_help_shows_groups_and_examples() -> None:
+    text = invoke_ok("--help").text
+    assert all(group in text for group in ("Reading", "Mounting", "Cache", "Publishing", "Tools"))
+    assert "Examples:" in text
+    assert invoke_ok("-h").text == text
+
+
+def test_the_version() -> None:
+    assert invoke_ok("--version").text == f"lazyfs {lazyfs.__version__}\n"
+
+
+@pytest.mark.parametrize("words", [("nonsense",), ("ls",), ("ls", "a.b", "--nonsense"), ("cache",)])
+def test_wrong_usage(words: tuple[str, ...]) -> None:
+    assert invoke(*words).code == EXIT_USAGE
+
+
+def test_output_that_cannot_be_written(ls: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*LAZYFS, *ls], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == EXIT_FAILED
+    assert done.stderr == "lazyfs: No space left on device: standard output\n"
+
+
+def test_a_reader_that_goes_away(ls: list[str]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [*LAZYFS, *ls], stdout=writer, stderr=subprocess.PIPE, text=True, check=False
+    )
+    os.close(writer)
+    assert done.returncode == EXIT_FAILED
+    assert done.stderr == ""
+
+
+def test_closed_streams(ls: list[str]) -> None:
+    done = subprocess.run(["sh", "-c", 'exec "$@" >&- 2>&-', "sh", *LAZYFS, *ls], check=False)
+    assert done.returncode == 0
+
+
+def test_an_interrupt_ends_a_server(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"content")
+    with subprocess.Popen(
+        [*LAZYFS, "serve", str(tmp_path), "--port", "0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as server:
+        assert server.stdout is not None
+        assert server.stderr is not None
+        url = server.stdout.readline().rpartition(" at ")[2].strip()
+        assert requests.get(f"{url}/file", timeout=10).content == b"content"
+        server.send_signal(signal.SIGINT)
+        assert server.wait(10) in (0, EXIT_INTERRUPTED)
+        assert "Traceback" not in server.stderr.read()
+
+
+def test_serving_what_cannot_be_served(tmp_path: Path) -> None:
+    assert invoke("serve", str(tmp_path / "none")).code == ConfigError.exit_code
+    done = invoke("serve", str(tmp_path), "--host", "192.0.2.1", "--port", "0")
+    assert done.code == ConfigError.exit_code
+    assert "192.0.2.1" in done.err
+    assert invoke("serve", str(tmp_path), "--port", "70000").code == EXIT_USAGE
+
+
+def test_config_show_tells_values_and_origins(
+    repository: PublishedRepository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CVMFS_TIMEOUT", "7")
+    words = ("config", "show", str(repository.root), "--set", "CVMFS_MAX_RETRIES=3")
+    found = json.loads(invoke_ok(*words, "--json").out)
+    assert found["CVMFS_TIMEOUT"] == {"value": "7", "origin": "environment"}
+    assert found["CVMFS_MAX_RETRIES"] == {"value": "3", "origin": "command line"}
+    assert found["CVMFS_KCACHE_TIMEOUT"] == {"value": "60", "origin": "default"}
+    assert "CVMFS_TIMEOUT=7    # from environment\n" in invoke_ok(*words).text
+
+
+def test_config_check(repository: PublishedRepository, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LAZYFS_CVMFS2", "LAZYFS_BENCH_CVMFS2"):
+        monkeypatch.delenv(name, raising=False)
+    words = ("config", "check", str(repository.root))
+    assert invoke_ok(*words, "--pubkey", str(repository.pubkey)).text == "OK\n"
+    odd = invoke_ok(*words, "--pubkey", str(repository.pubkey), "--set", "CVMFS_TIMEOTU=1")
+    assert odd.text.startswith("warning: CVMFS_TIMEOTU")
+    wrong = invoke(*words, "--set", "CVMFS_TIMEOUT=soon", "--json")
+    assert wrong.code == ConfigError.exit_code
+    assert "CVMFS_TIMEOUT" in json.loads(wrong.out)["errors"][0]
