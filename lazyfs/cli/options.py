@@ -75,7 +75,7 @@ def _common(
     date: Annotated[
         str | None,
         typer.Option(
-            help="Read the newest tagged revision not younger than YYYY-MM-DDTHH:MM:SSZ.",
+            help="Read the newest tagged revision not newer than YYYY-MM-DDTHH:MM:SSZ.",
             rich_help_panel=_GROUP,
         ),
     ] = None,
