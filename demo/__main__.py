@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import signal
 import sys
 import tempfile
@@ -19,11 +18,8 @@ def main() -> int:
     console = Console()
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        with (
-            tempfile.TemporaryDirectory(prefix="lazyfs-demo-") as folder,
-            contextlib.ExitStack() as s,
-        ):
-            run_demo(Path(folder), console, s)
+        with tempfile.TemporaryDirectory(prefix="lazyfs-demo-") as folder:
+            run_demo(Path(folder), console)
     except KeyboardInterrupt:
         console.print("[yellow]interrupted; everything is cleaned up[/]")
         return 130

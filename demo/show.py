@@ -18,7 +18,6 @@ from rich.table import Table
 
 from demo.tree import build_tree
 from lazyfs.cli.output import human_bytes
-from lazyfs.net.static_server import StaticServer
 
 FQRN = "demo.example.org"
 COMMAND = (sys.executable, "-m", "lazyfs.cli.main")
@@ -101,6 +100,24 @@ class Demo:
             )
         )
 
+    @contextlib.contextmanager
+    def served(self) -> Iterator[str]:
+        """Serve the repository; its URL.
+
+        By a process of its own: this one holds the interpreter's lock while a program that it
+        starts is loaded from the mount, and a server in here would wait for that lock.
+        """
+        command = [*COMMAND, "serve", str(self.repository.parent), "--port", "0"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+            assert server.stdout is not None
+            try:
+                words = server.stdout.readline().split()
+                if not words:
+                    sys.exit("lazyfs serve did not start")
+                yield f"{words[-1]}/{FQRN}"
+            finally:
+                server.terminate()
+
     def run_program(self) -> str:
         """Run the Python that lies in the repository."""
         home = self.mountpoint / "python"
@@ -121,19 +138,19 @@ class Demo:
         return done.stdout.strip()
 
 
-def run_demo(folder: Path, console: Console, stack: contextlib.ExitStack) -> None:
-    """Run all steps below ``folder``; what needs undoing goes to ``stack``."""
+def run_demo(folder: Path, console: Console) -> None:
+    """Run all steps below ``folder``; what they start has ended afterwards."""
     demo = Demo(folder, console)
     published = publish(demo)
     demo.say("serving it over HTTP on loopback")
-    server = stack.enter_context(StaticServer(demo.repository.parent))
-    demo.say("mounting it: only the signed manifest, the keys' proof and one catalog are fetched")
-    with demo.mounted(f"{server.url}/{FQRN}"):
-        at_mount = demo.status()
-        read(demo)
-        update(demo)
-        stored = sum(p.stat().st_size for p in demo.repository.rglob("*") if p.is_file())
-        show_table(demo, at_mount, published, stored)
+    with demo.served() as url:
+        demo.say("mounting it: only the signed manifest, the keys' proof and one catalog come")
+        with demo.mounted(url):
+            at_mount = demo.status()
+            read(demo)
+            update(demo)
+            stored = sum(p.stat().st_size for p in demo.repository.rglob("*") if p.is_file())
+            show_table(demo, at_mount, published, stored)
 
 
 def publish(demo: Demo) -> dict[str, Any]:
