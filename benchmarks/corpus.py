@@ -12,7 +12,7 @@ from pathlib import Path
 
 from lazyfs.publish.keys import RepositoryKeys
 from lazyfs.publish.publisher import Publisher
-from lazyfs.publish.target import DirectoryTarget
+from lazyfs.publish.directory_target import DirectoryTarget
 
 FQRN = "bench.example.org"
 MARKER = ".cvmfscatalog"

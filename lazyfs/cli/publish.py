@@ -18,7 +18,7 @@ from lazyfs.publish.cutter import ChunkSizes
 from lazyfs.publish.keys import RepositoryKeys
 from lazyfs.publish.publisher import DEFAULT_TTL, Publisher, PublishResult
 from lazyfs.publish.signing import WHITELIST_DAYS
-from lazyfs.publish.target import DirectoryTarget
+from lazyfs.publish.directory_target import DirectoryTarget
 from lazyfs.publish.tree_writer import TreeOptions
 
 FqrnArgument = Annotated[str, typer.Argument(metavar="FQRN", help="The repository's name.")]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sqlite3
 from collections.abc import Container, Iterable
-from pathlib import Path
+from dataclasses import dataclass
 
 from lazyfs.cas.digest import Digest
 from lazyfs.errors import FormatError, PublishError
@@ -38,11 +39,21 @@ CREATE TABLE refs (hash TEXT, type INTEGER, timestamp INTEGER,
 """
 
 
-def write_history(path: Path, fqrn: str, tags: Iterable[Tag], previous: Digest | None) -> None:
-    """A history database at ``path``, which must not exist.
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A row of the reflog: an object that a revision begins with."""
+
+    digest: Digest
+    type: int
+    """One of ``REFLOG_…``."""
+    timestamp: int
+    """Unix time."""
+
+
+def dump_history(fqrn: str, tags: Iterable[Tag], previous: Digest | None) -> bytes:
+    """A history database.
 
     Args:
-        path: The file.
         fqrn: The repository.
         tags: All tags.
         previous: The history object that it follows.
@@ -50,45 +61,35 @@ def write_history(path: Path, fqrn: str, tags: Iterable[Tag], previous: Digest |
     properties = {"schema": "1.0", "schema_revision": "3", "fqrn": fqrn}
     if previous is not None:
         properties["previous_revision"] = str(previous)
-    database = _create(path, _HISTORY, properties)
-    database.executemany(
-        "INSERT INTO tags VALUES (?, ?, ?, ?, 0, ?, ?, ?)",
-        [
-            (t.name, str(t.root_hash), t.revision, t.timestamp, t.description, t.size, t.branch)
-            for t in tags
-        ],
-    )
-    database.commit()
-    database.close()
+    rows = [
+        (t.name, str(t.root_hash), t.revision, t.timestamp, t.description, t.size, t.branch)
+        for t in tags
+    ]
+    return _dump(_HISTORY, properties, "INSERT INTO tags VALUES (?, ?, ?, ?, 0, ?, ?, ?)", rows)
 
 
-def write_reflog(path: Path, fqrn: str, refs: Iterable[tuple[Digest, int, int]]) -> None:
-    """A reflog at ``path``, which must not exist: rows of digest, type and Unix time."""
+def dump_reflog(fqrn: str, references: Iterable[Reference]) -> bytes:
+    """A reflog; of references to the same object the first counts."""
     properties = {"schema": "1.0", "schema_revision": "0", "fqrn": fqrn}
-    database = _create(path, _REFLOG, properties)
-    database.executemany(
-        "INSERT OR IGNORE INTO refs VALUES (?, ?, ?)",
-        [(str(digest), kind, timestamp) for digest, kind, timestamp in refs],
-    )
-    database.commit()
-    database.close()
+    rows = [(str(r.digest), r.type, r.timestamp) for r in references]
+    return _dump(_REFLOG, properties, "INSERT OR IGNORE INTO refs VALUES (?, ?, ?)", rows)
 
 
-def read_reflog(content: bytes) -> list[tuple[Digest, int, int]]:
+def parse_reflog(content: bytes) -> list[Reference]:
     """The rows of a reflog.
 
     Raises:
         FormatError: it is damaged.
     """
-    database = sqlite3.connect(":memory:")
-    try:
-        database.deserialize(content)
-        rows = database.execute("SELECT hash, type, timestamp FROM refs").fetchall()
-    except sqlite3.Error as exc:
-        raise FormatError(f"damaged database: {exc}", object="reflog") from exc
-    finally:
-        database.close()
-    return [(Digest.parse(text), kind, timestamp) for text, kind, timestamp in rows]
+    with contextlib.closing(sqlite3.connect(":memory:")) as database:
+        try:
+            database.deserialize(content)
+            rows = database.execute("SELECT hash, type, timestamp FROM refs").fetchall()
+        except sqlite3.Error as exc:
+            raise FormatError(f"damaged database: {exc}", object="reflog") from exc
+    return [
+        Reference(Digest.parse_content(text), kind, timestamp) for text, kind, timestamp in rows
+    ]
 
 
 def moved_trunk(tags: Iterable[Tag], head: Tag, name: str | None, description: str) -> list[Tag]:
@@ -132,8 +133,12 @@ def _renamed(tag: Tag, name: str, description: str) -> Tag:
     return Tag(name, tag.root_hash, tag.revision, tag.timestamp, description, tag.size, tag.branch)
 
 
-def _create(path: Path, tables: str, properties: dict[str, str]) -> sqlite3.Connection:
-    database = sqlite3.connect(path)
-    database.executescript(tables)
-    database.executemany("INSERT INTO properties VALUES (?, ?)", list(properties.items()))
-    return database
+def _dump(
+    tables: str, properties: dict[str, str], insert: str, rows: list[tuple[object, ...]]
+) -> bytes:
+    with contextlib.closing(sqlite3.connect(":memory:")) as database:
+        database.executescript(tables)
+        database.executemany("INSERT INTO properties VALUES (?, ?)", list(properties.items()))
+        database.executemany(insert, rows)
+        database.commit()
+        return database.serialize()

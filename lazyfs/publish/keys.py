@@ -25,7 +25,8 @@ CERTIFICATE_DAYS = 3650
 class RepositoryKeys:
     """Both key pairs and the certificate of the repository key."""
 
-    master: rsa.RSAPrivateKey
+    master: rsa.RSAPrivateKey | None
+    """None: it is kept elsewhere, as it should be; only whitelists need it."""
     key: rsa.RSAPrivateKey
     certificate: x509.Certificate
 
@@ -57,7 +58,8 @@ class RepositoryKeys:
         try:
             certificate = x509.load_pem_x509_certificate((folder / f"{fqrn}.crt").read_bytes())
             key = _load_private(folder / f"{fqrn}.key")
-            master = _load_private(folder / f"{fqrn}.masterkey")
+            master_path = folder / f"{fqrn}.masterkey"
+            master = _load_private(master_path) if master_path.exists() else None
         except OSError as exc:
             raise PublishError(
                 f"cannot read the keys: {exc.strerror}",
@@ -85,16 +87,33 @@ class RepositoryKeys:
         for suffix in ("masterkey", "pub", "key", "crt"):  # all or none: no half set is left
             if (folder / f"{fqrn}.{suffix}").exists():
                 raise _exists(folder / f"{fqrn}.{suffix}")
-        _write(folder / f"{fqrn}.masterkey", _private_pem(self.master), 0o600)
+        _write(folder / f"{fqrn}.masterkey", _private_pem(self.need_master()), 0o600)
         _write(folder / f"{fqrn}.pub", self.public_pem, 0o644)
         _write(folder / f"{fqrn}.key", _private_pem(self.key), 0o600)
         _write(folder / f"{fqrn}.crt", self.certificate_pem, 0o644)
 
+    def need_master(self) -> rsa.RSAPrivateKey:
+        """The master key.
+
+        Raises:
+            PublishError: it is not here.
+        """
+        if self.master is None:
+            raise PublishError(
+                "the master key is not among the keys",
+                hint="put FQRN.masterkey into the folder of keys for this one command",
+            )
+        return self.master
+
     @property
     def public_pem(self) -> bytes:
         """The master public key: what clients are given."""
-        return self.master.public_key().public_bytes(
-            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+        return (
+            self.need_master()
+            .public_key()
+            .public_bytes(
+                serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+            )
         )
 
     @property

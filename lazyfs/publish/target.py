@@ -1,20 +1,36 @@
-"""Where a repository is published to."""
+"""Where a repository is published to: nouns and protocols that targets implement."""
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import os
-import tempfile
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Protocol
 
-from lazyfs.cas.layout import replace_file
-from lazyfs.errors import PublishError
+from lazyfs.cas.store import ObjectRef, Receiver
 
-FILE_MODE = 0o644
-"""What a web server needs to read."""
+DOCUMENT_LIMIT = 256 << 20
+"""Most bytes of a document that is read into memory; a reflog has 100 bytes for each revision."""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A small file that changes: a manifest, a whitelist, a reflog, a lease."""
+
+    content: bytes
+    version: str
+    """Names just this content at just this place; see `UploadTarget.replace_if`."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """One object as a target lists it."""
+
+    path: str
+    """Below the repository: ``data/ab/cdef…``."""
+    size: int
+    """Stored bytes."""
+    modified: float
+    """Unix time of its upload."""
 
 
 class Upload(Protocol):
@@ -23,15 +39,36 @@ class Upload(Protocol):
     def write(self, data: bytes) -> None:
         """Append stored bytes."""
 
-    def commit(self, path: str) -> bool:
-        """Make it visible at ``path``; False if an object was there already."""
+    def commit(self, path: str, *, replace: bool = False) -> bool:
+        """Make it visible at ``path``, whole.
+
+        Args:
+            path: Below the repository.
+            replace: Take the place of an object that is there, which must be damaged.
+
+        Returns:
+            False if an object was there already and stays.
+        """
 
     def discard(self) -> None:
         """Forget it, unless it was committed."""
 
 
 class UploadTarget(Protocol):
-    """A place that a web server serves. Safe to use from many threads."""
+    """A place that serves a repository to its readers. Safe to use from many threads.
+
+    Every method blocks, and raises `PublishError` with what to do next if the place cannot be
+    reached or refuses.
+    """
+
+    @property
+    def name(self) -> str:
+        """The place, for people: a folder or a URL."""
+
+    def prepare(self) -> None:
+        """Make what has to be there before the first upload."""
+
+    # --- objects: named by their content, never changed --------------------------------------
 
     def has(self, path: str) -> bool:
         """Whether there is an object at ``path``."""
@@ -39,148 +76,37 @@ class UploadTarget(Protocol):
     def upload(self) -> Upload:
         """A new upload."""
 
-    def read(self, path: str) -> bytes | None:
-        """A whole small file, None if there is none."""
+    def fetch(self, ref: ObjectRef, receiver: Receiver) -> None:
+        """Deliver the stored bytes of one object; a target is an `Origin`.
+
+        Raises:
+            ObjectMissing: it is not there.
+            VerificationError, FormatError: something else is.
+        """
+
+    def objects(self) -> Iterator[StoredObject]:
+        """All objects, in any order."""
+
+    def remove(self, paths: Iterable[str]) -> None:
+        """Remove objects or documents; those that are not there do no harm."""
+
+    # --- documents: small files that change --------------------------------------------------
+
+    def read(self, path: str) -> Document | None:
+        """A whole document, None if there is none."""
 
     def replace(self, path: str, content: bytes) -> None:
         """Put a document at ``path``; readers see the old or the whole new one."""
 
-    def lock(self) -> contextlib.AbstractContextManager[None]:
-        """Keep other publishers out."""
+    def replace_if(self, path: str, content: bytes, version: str | None) -> str | None:
+        """As `replace`, if the document is still what the caller knows.
 
+        Args:
+            path: Of the document.
+            content: The new one.
+            version: What `read` or `replace_if` told; None: there must be no document.
 
-class DirectoryTarget:
-    """A folder on this machine, laid out as web servers serve it.
-
-    Args:
-        root: The folder that will hold ``.cvmfspublished`` and ``data``.
-    """
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self._staging = root / "data" / "txn"
-
-    def prepare(self) -> None:
-        """Make the folders.
-
-        Raises:
-            PublishError: they cannot be made.
+        Returns:
+            The version of the new document; None if somebody else was there first, in which case
+            nothing is changed.
         """
-        try:
-            self._staging.mkdir(parents=True, exist_ok=True)
-            for number in range(256):
-                (self.root / "data" / f"{number:02x}").mkdir(exist_ok=True)
-        except OSError as exc:
-            raise PublishError(f"cannot create: {exc.strerror}", path=str(exc.filename)) from exc
-
-    def has(self, path: str) -> bool:
-        """Whether there is an object at ``path``."""
-        return (self.root / path).exists()
-
-    def upload(self) -> DirectoryUpload:
-        """A new upload.
-
-        Raises:
-            PublishError: the disk refuses.
-        """
-        return DirectoryUpload(self.root, self._staging)
-
-    def read(self, path: str) -> bytes | None:
-        """A whole file, None if there is none."""
-        try:
-            return (self.root / path).read_bytes()
-        except FileNotFoundError:
-            return None
-        except OSError as exc:
-            raise PublishError(f"cannot read: {exc.strerror}", path=str(self.root / path)) from exc
-
-    def replace(self, path: str, content: bytes) -> None:
-        """Put a document at ``path`` by rename."""
-        try:
-            replace_file(self.root / path, content, FILE_MODE)
-        except OSError as exc:
-            raise PublishError(f"cannot write: {exc.strerror}", path=str(self.root / path)) from exc
-
-    @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
-        """Keep other publishers out; a lock does not outlive its process.
-
-        Raises:
-            PublishError: another publisher is at work.
-        """
-        path = self._staging / "publisher.lock"
-        try:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as exc:
-            raise PublishError(
-                f"cannot lock: {exc.strerror}",
-                path=str(path),
-                hint="make the repository with 'lazyfs publish init'",
-            ) from exc
-        try:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as exc:
-                raise PublishError(
-                    "another publisher is at work", path=str(self.root), hint="wait for it to end"
-                ) from exc
-            yield
-        finally:
-            os.close(fd)
-
-
-class DirectoryUpload:
-    """One object on its way into a folder: a file in ``data/txn``, renamed at the end."""
-
-    def __init__(self, root: Path, staging: Path) -> None:
-        self._root = root
-        try:
-            fd, name = tempfile.mkstemp(dir=staging)
-        except OSError as exc:
-            raise _disk_error(exc) from exc
-        self._file = os.fdopen(fd, "wb")
-        self._path: Path | None = Path(name)
-
-    def write(self, data: bytes) -> None:
-        """Append stored bytes.
-
-        Raises:
-            PublishError: the disk refuses.
-        """
-        try:
-            self._file.write(data)
-        except OSError as exc:
-            raise _disk_error(exc) from exc
-
-    def commit(self, path: str) -> bool:
-        """Make it visible at ``path``; False if an object was there already.
-
-        Raises:
-            PublishError: the disk refuses.
-        """
-        assert self._path is not None
-        target = self._root / path
-        try:
-            if target.exists():
-                self.discard()
-                return False
-            self._file.flush()
-            os.fchmod(self._file.fileno(), FILE_MODE)
-            self._file.close()
-            self._path.rename(target)
-            self._path = None
-        except OSError as exc:
-            raise _disk_error(exc) from exc
-        return True
-
-    def discard(self) -> None:
-        """Forget it, unless it was committed."""
-        path, self._path = self._path, None
-        if path is not None:
-            with contextlib.suppress(OSError):
-                self._file.close()
-            path.unlink(missing_ok=True)
-
-
-def _disk_error(exc: OSError) -> PublishError:
-    return PublishError(f"cannot write: {exc.strerror}", path=str(exc.filename or ""))

@@ -10,7 +10,7 @@ from support.reference import ReferenceRepositories
 from lazyfs.publish import cutter_py
 from lazyfs.publish.content import ContentStore
 from lazyfs.publish.cutter import ChunkSizes, CutMarks, Cutter, native_cut_marks
-from lazyfs.publish.target import DirectoryTarget
+from lazyfs.publish.directory_target import DirectoryTarget
 from lazyfs.repository.repository import Repository
 
 SIZES = ChunkSizes(64 << 10, 128 << 10, 256 << 10)

@@ -30,7 +30,7 @@ from lazyfs.errors import PublishError
 from lazyfs.publish.cutter import ChunkSizes
 from lazyfs.publish.keys import RepositoryKeys
 from lazyfs.publish.publisher import REFLOG_PATH, Publisher
-from lazyfs.publish.target import DirectoryTarget, DirectoryUpload
+from lazyfs.publish.directory_target import DirectoryTarget, DirectoryUpload
 from lazyfs.publish.tree_writer import TreeOptions
 from lazyfs.repository.catalog import COUNTERS
 from lazyfs.repository.manifest import MANIFEST_PATH, Manifest, parse_manifest

@@ -13,7 +13,7 @@ from lazyfs.cas.digest import Algorithm
 from lazyfs.publish.cutter import ChunkSizes
 from lazyfs.publish.keys import RepositoryKeys
 from lazyfs.publish.publisher import DEFAULT_TTL, Publisher, PublishResult
-from lazyfs.publish.target import DirectoryTarget
+from lazyfs.publish.directory_target import DirectoryTarget
 from lazyfs.publish.tree_writer import TreeOptions
 
 FQRN = "test.example.org"
