@@ -1,11 +1,13 @@
-"""The source of a publish: a directory on this machine, read entry by entry."""
+"""Sources of a publish: what they give, and a directory on this machine as one of them."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import stat
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import BinaryIO, Protocol
 
 from lazyfs.errors import PublishError
 from lazyfs.repository.xattr_blob import MAX_BYTES, MAX_ENTRIES
@@ -45,6 +47,38 @@ class SourceEntry:
     def is_file(self) -> bool:
         """Whether this is a regular file."""
         return stat.S_ISREG(self.mode)
+
+
+@dataclass(frozen=True, slots=True)
+class SourceItem:
+    """One entry of a source, and where it belongs."""
+
+    path: bytes
+    """Below the top of the source: ``b""`` for the top itself, else ``b"/a/b"``."""
+    entry: SourceEntry
+    open: Callable[[], BinaryIO] | None = None
+    """Opens the content of a regular file, ``entry.size`` bytes."""
+    streamed: bool = False
+    """The content must be read before the next item is asked for, by the same thread; otherwise
+    it may be opened at any time, by any thread."""
+    link: bytes | None = None
+    """The path of an earlier item, of which this is a further name; ``entry`` counts for nothing
+    then but its name."""
+
+
+class Source(Protocol):
+    """A tree to publish."""
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+
+    def items(self) -> Iterator[SourceItem]:
+        """All entries, each directory before what it holds, if it is named at all.
+
+        Raises:
+            PublishError: it cannot be read, or holds what cannot be published.
+        """
 
 
 def read_entry(path: bytes, *, xattrs: bool) -> SourceEntry:
