@@ -16,10 +16,11 @@ from lazyfs.config.files import check_fqrn
 from lazyfs.errors import ConfigError
 from lazyfs.publish.cutter import ChunkSizes
 from lazyfs.publish.keys import RepositoryKeys
-from lazyfs.publish.publisher import DEFAULT_TTL, Publisher, PublishResult
+from lazyfs.publish.publisher import DEFAULT_TTL, Publisher
+from lazyfs.publish.transaction import PublishResult
 from lazyfs.publish.signing import WHITELIST_DAYS
 from lazyfs.publish.directory_target import DirectoryTarget
-from lazyfs.publish.tree_writer import TreeOptions
+from lazyfs.publish.ingest import TreeOptions
 
 FqrnArgument = Annotated[str, typer.Argument(metavar="FQRN", help="The repository's name.")]
 TargetArgument = Annotated[

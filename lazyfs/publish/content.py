@@ -1,19 +1,16 @@
-"""File content on its way into the store: cut, compressed, hashed, uploaded."""
+"""File content on its way into the store: compressed, hashed, uploaded."""
 
 from __future__ import annotations
 
-import os
 import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 from lazyfs.cas.codec import ZLIB_LEVEL, Codec
 from lazyfs.cas.digest import Algorithm, Digest, ObjectKind
-from lazyfs.errors import PublishError
-from lazyfs.publish.cutter import ChunkSizes, Cutter
+from lazyfs.publish.cutter import ChunkSizes
 from lazyfs.publish.target import Upload, UploadTarget
 from lazyfs.repository.catalog import Chunk
 
@@ -22,12 +19,21 @@ _PIECE = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """What became of a file's content."""
+    """Where a file's content lies, as a catalog records it."""
 
     size: int
     digest: Digest | None
     """The whole-file object; None if the file is chunked."""
     chunks: tuple[Chunk, ...] = ()
+    codec: Codec = Codec.ZLIB
+    external: bool = False
+    """The bytes are served at the file's path, and not in the store."""
+
+    @property
+    def algorithm(self) -> Algorithm:
+        """Of its digests."""
+        digest = self.chunks[0].digest if self.digest is None else self.digest
+        return digest.algorithm
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +45,7 @@ class UploadCount:
 
 
 class ContentStore:
-    """Puts content into a target. Safe to use from many threads; bounded memory for any size.
+    """Puts objects into a target. Safe to use from many threads.
 
     Args:
         target: Where objects go.
@@ -47,126 +53,70 @@ class ContentStore:
         sizes: Files larger than the minimum are cut into chunks.
     """
 
-    def __init__(self, target: UploadTarget, algorithm: Algorithm, sizes: ChunkSizes) -> None:
-        self._target = target
+    def __init__(
+        self, target: UploadTarget, algorithm: Algorithm, sizes: ChunkSizes | None = None
+    ) -> None:
+        self.target = target
         self.algorithm = algorithm
-        self._sizes = sizes
+        self.sizes = sizes or ChunkSizes()
         self._lock = threading.Lock()
         self.uploaded = UploadCount()
 
     def put_bytes(self, data: bytes, kind: ObjectKind) -> Digest:
         """Store a small object, zlib-compressed as all but file content is."""
-        stored = Codec.ZLIB.compress(data)
-        digest = self.algorithm.digest(stored)
+        return self.put_pieces([data], Codec.ZLIB, kind)
+
+    def put_pieces(
+        self, pieces: Sequence[bytes | memoryview], codec: Codec, kind: ObjectKind
+    ) -> Digest:
+        """Store content that is in memory as one object, unless it is there."""
+        stored = _compressed(pieces) if codec is Codec.ZLIB else pieces
+        hasher = self.algorithm.hasher()
+        for piece in stored:
+            hasher.update(piece)
+        digest = hasher.result()
         path = digest.object_path(kind)
-        if not self._target.has(path):
-            upload = self._target.upload()
+        if not self.target.has(path):
+            upload = self.target.upload()
             try:
-                upload.write(stored)
-                self._commit(upload, path, len(stored))
+                for piece in stored:
+                    upload.write(bytes(piece))
+                self._commit(upload, path, sum(len(piece) for piece in stored))
             finally:
                 upload.discard()
         return digest
 
     def put_path(self, path: Path, kind: ObjectKind) -> tuple[Digest, int]:
-        """Store a whole file as one object; its digest and its uncompressed size."""
-        with path.open("rb") as file:
-            writer = _ObjectWriter(self, Codec.ZLIB, kind)
-            try:
-                size = 0
-                while piece := file.read(_PIECE):
-                    writer.write(piece)
+        """Store a file of any size as one compressed object; its digest and uncompressed size."""
+        compressor, hasher = zlib.compressobj(ZLIB_LEVEL), self.algorithm.hasher()
+        upload = self.target.upload()
+        size = stored = 0
+        try:
+            with path.open("rb") as file:
+                while True:
+                    piece = file.read(_PIECE)
                     size += len(piece)
-                return writer.finish(), size
-            finally:
-                writer.discard()
-
-    def put_file(self, path: bytes, codec: Codec) -> StoredFile:
-        """Store a file's content, in chunks if it is large and a cut is found.
-
-        Raises:
-            PublishError: the file cannot be read or changes while it is.
-        """
-        try:
-            with open(path, "rb") as file:  # noqa: PTH123 - the path is bytes
-                return self._put_stream(file, path, codec)
-        except OSError as exc:
-            raise PublishError(f"cannot read: {exc.strerror}", path=path) from exc
-
-    def _put_stream(self, file: BinaryIO, path: bytes, codec: Codec) -> StoredFile:
-        size = os.fstat(file.fileno()).st_size
-        may_cut = size > self._sizes.minimum
-        cutter = Cutter(self._sizes) if may_cut else None
-        chunks: list[Chunk] = []
-        writer = _ObjectWriter(self, codec, ObjectKind.CHUNK if may_cut else ObjectKind.FILE)
-        start = 0
-        try:
-            for offset, piece in _pieces(file):
-                at = 0
-                for mark in cutter.feed(piece) if cutter else ():
-                    writer.write(piece[at : mark - offset])
-                    chunks.append(Chunk(start, mark - start, writer.finish()))
-                    writer = _ObjectWriter(self, codec, ObjectKind.CHUNK)
-                    start, at = mark, mark - offset
-                writer.write(piece[at:])
-            if file.tell() != size:
-                raise PublishError("the file changes while it is published", path=path)
-            if not chunks:
-                # One object after all: the same bytes under the letter of a whole file.
-                writer.kind = ObjectKind.FILE
-                return StoredFile(size, writer.finish())
-            chunks.append(Chunk(start, size - start, writer.finish()))
-            return StoredFile(size, None, tuple(chunks))
+                    output = compressor.compress(piece) if piece else compressor.flush()
+                    hasher.update(output)
+                    upload.write(output)
+                    stored += len(output)
+                    if not piece:
+                        break
+            digest = hasher.result()
+            self._commit(upload, digest.object_path(kind), stored)
         finally:
-            writer.discard()
+            upload.discard()
+        return digest, size
 
     def _commit(self, upload: Upload, path: str, size: int) -> None:
         if upload.commit(path):
             with self._lock:
                 self.uploaded = UploadCount(self.uploaded.objects + 1, self.uploaded.bytes + size)
 
-    @property
-    def target(self) -> UploadTarget:
-        """Where objects go."""
-        return self._target
 
-
-def _pieces(file: BinaryIO) -> Iterator[tuple[int, memoryview]]:
-    offset = 0
-    while piece := file.read(_PIECE):
-        yield offset, memoryview(piece)
-        offset += len(piece)
-
-
-class _ObjectWriter:
-    """One object: compresses and hashes what is written."""
-
-    def __init__(self, store: ContentStore, codec: Codec, kind: ObjectKind) -> None:
-        self._store = store
-        self.kind = kind
-        self._hasher = store.algorithm.hasher()
-        self._compressor = zlib.compressobj(ZLIB_LEVEL) if codec is Codec.ZLIB else None
-        self._upload = store.target.upload()
-        self._stored = 0
-
-    def write(self, data: bytes | memoryview) -> None:
-        """Append content."""
-        self._put(self._compressor.compress(data) if self._compressor else bytes(data))
-
-    def _put(self, stored: bytes) -> None:
-        if stored:
-            self._hasher.update(stored)
-            self._upload.write(stored)
-            self._stored += len(stored)
-
-    def finish(self) -> Digest:
-        """Make the object visible; its digest."""
-        if self._compressor is not None:
-            self._put(self._compressor.flush())
-        digest = self._hasher.result()
-        self._store._commit(self._upload, digest.object_path(self.kind), self._stored)
-        return digest
-
-    def discard(self) -> None:
-        """Forget the object, unless it is finished."""
-        self._upload.discard()
+def _compressed(pieces: Sequence[bytes | memoryview]) -> list[bytes]:
+    if len(pieces) == 1:
+        return [zlib.compress(pieces[0], ZLIB_LEVEL)]
+    compressor = zlib.compressobj(ZLIB_LEVEL)
+    output = [compressor.compress(piece) for piece in pieces]
+    return [*filter(None, output), compressor.flush()]

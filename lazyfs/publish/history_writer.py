@@ -134,7 +134,7 @@ def _renamed(tag: Tag, name: str, description: str) -> Tag:
 
 
 def _dump(
-    tables: str, properties: dict[str, str], insert: str, rows: list[tuple[object, ...]]
+    tables: str, properties: dict[str, str], insert: str, rows: Iterable[tuple[object, ...]]
 ) -> bytes:
     with contextlib.closing(sqlite3.connect(":memory:")) as database:
         database.executescript(tables)

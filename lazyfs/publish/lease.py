@@ -170,8 +170,11 @@ class Lease:
             self.holder, self._version = holder, version
 
     def release(self) -> None:
-        """Let others publish. The document stays, as one that has run out: to remove it could
-        remove that of somebody who has just taken over."""
+        """Let others publish.
+
+        The document stays, as one that has run out: to remove it could remove that of somebody
+        who has just taken over.
+        """
         with self._lock:
             ended = replace(self.holder, expires=0.0)
             self._target.replace_if(LEASE_PATH, _dump(ended), self._version)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,8 @@ from lazyfs.publish import cutter_py
 from lazyfs.publish.content import ContentStore
 from lazyfs.publish.cutter import ChunkSizes, CutMarks, Cutter, native_cut_marks
 from lazyfs.publish.directory_target import DirectoryTarget
+from lazyfs.publish.pipeline import ContentPipeline
+from lazyfs.publish.source import SourceEntry, SourceItem
 from lazyfs.repository.repository import Repository
 
 SIZES = ChunkSizes(64 << 10, 128 << 10, 256 << 10)
@@ -51,18 +55,20 @@ def test_stored_content_has_the_real_servers_digests(
 ) -> None:
     reference = references.get(name)
     sizes = ChunkSizes() if name == "basic" else SIZES  # basic was made with the defaults
-    source = tmp_path / "content"
     target = DirectoryTarget(tmp_path / "target")
     target.prepare()
-    with Repository.open(reference.folder, pubkey=reference.key, cache=tmp_path / "c") as opened:
+    with (
+        Repository.open(reference.folder, pubkey=reference.key, cache=tmp_path / "c") as opened,
+        ThreadPoolExecutor(2) as pool,
+    ):
         revision = opened.current
         # The directory with 1,500 files of a few bytes adds nothing but time.
         files = [n for n in revision.walk() if n.is_file and not n.path.startswith(b"/big/dir/")]
         for node in files:
-            with revision.open_file(node) as file:
-                source.write_bytes(file.read())
-            store = ContentStore(target, node.algorithm, sizes)
-            stored = store.put_file(bytes(source), node.codec)
+            pipeline = ContentPipeline(ContentStore(target, node.algorithm, sizes), pool, 2)
+            entry = SourceEntry(node.name, node.mode, node.size, node.mtime_ns, 0, 0)
+            item = SourceItem(node.path, entry, functools.partial(revision.open_file, node))
+            stored = pipeline.put(item, node.codec)()
             if node.chunked:
                 expected = [extent.ref.digest for extent in revision.extents(node)]
                 assert [chunk.digest for chunk in stored.chunks] == expected, node.path

@@ -28,10 +28,12 @@ from lazyfs.cas.codec import Codec
 from lazyfs.cas.digest import Algorithm, Digest, ObjectKind
 from lazyfs.errors import PublishError
 from lazyfs.publish.cutter import ChunkSizes
-from lazyfs.publish.keys import RepositoryKeys
-from lazyfs.publish.publisher import REFLOG_PATH, Publisher
 from lazyfs.publish.directory_target import DirectoryTarget, DirectoryUpload
-from lazyfs.publish.tree_writer import TreeOptions
+from lazyfs.publish.ingest import TreeOptions
+from lazyfs.publish.keys import RepositoryKeys
+from lazyfs.publish.lease import LEASE_PATH, held
+from lazyfs.publish.ledger import REFLOG_PATH
+from lazyfs.publish.publisher import Publisher
 from lazyfs.repository.catalog import COUNTERS
 from lazyfs.repository.manifest import MANIFEST_PATH, Manifest, parse_manifest
 from lazyfs.repository.repository import Repository
@@ -385,14 +387,15 @@ class RecordingTarget(DirectoryTarget):
         target = self
 
         class Upload(DirectoryUpload):
-            def commit(self, path: str) -> bool:
+            def commit(self, path: str, *, replace: bool = False) -> bool:
                 target.visible.append(path)
-                return super().commit(path)
+                return super().commit(path, replace=replace)
 
         return Upload(self.root, self.root / "data" / "txn")
 
     def replace(self, path: str, content: bytes) -> None:
-        self.visible.append(path)
+        if path != LEASE_PATH:
+            self.visible.append(path)
         super().replace(path, content)
 
 
@@ -435,14 +438,14 @@ def test_failure_leaves_the_old_revision_and_no_litter(tmp_path: Path) -> None:
         repository.publish(tmp_path / "missing")
     assert (repository.root / MANIFEST_PATH).read_bytes() == before
     left = [p.name for p in (repository.root / "data" / "txn").iterdir()]
-    assert left == ["publisher.lock"]
+    assert sorted(left) == ["documents.lock", "lease"]
 
 
 def test_a_second_publisher_is_refused(tmp_path: Path) -> None:
     repository = make_repository(tmp_path, {"a": b"1"})
     with (
-        DirectoryTarget(repository.root).lock(),
-        pytest.raises(PublishError, match="another publisher"),
+        held(DirectoryTarget(repository.root), "test"),
+        pytest.raises(PublishError, match=r"another publisher is at work: .*\(test\)"),
     ):
         repository.publish({"a": b"2"})
     assert repository.publish({"a": b"2"}).revision == 2
@@ -463,10 +466,10 @@ def test_no_repository_and_another_repository_are_refused(tmp_path: Path) -> Non
 
 def test_a_taken_tag_is_refused_before_anything_is_uploaded(tmp_path: Path) -> None:
     repository = make_repository(tmp_path, {"a": b"1"}, tag="v1")
-    objects = sorted((repository.root / "data").rglob("*"))
+    objects = sorted((repository.root / "data").glob("??/*"))
     with pytest.raises(PublishError, match="'v1' already"):
         repository.publish({"a": b"a new file"}, tag="v1")
-    assert sorted((repository.root / "data").rglob("*")) == objects
+    assert sorted((repository.root / "data").glob("??/*")) == objects
 
 
 def test_damaged_reflog_is_a_typed_error(tmp_path: Path) -> None:
@@ -481,5 +484,5 @@ def test_damaged_reflog_is_a_typed_error(tmp_path: Path) -> None:
 def test_served_files_are_readable_by_a_web_server(tmp_path: Path) -> None:
     repository = make_repository(tmp_path, TREE, sizes=SIZES)
     for path in repository.root.rglob("*"):
-        if path.is_file() and path.name != "publisher.lock":
+        if path.is_file() and path.name != "documents.lock":
             assert stat.S_IMODE(path.stat().st_mode) == 0o644, path
