@@ -76,6 +76,8 @@ _HASHLIB_NAMES = {
 }
 _TEXT = re.compile(r"([0-9a-f]{32}|[0-9a-f]{40}|[0-9a-f]{40}-rmd160|[0-9a-f]{40}-shake128)")
 _BY_SUFFIX = {"-rmd160": Algorithm.RMD160, "-shake128": Algorithm.SHAKE128}
+_OBJECT_PATH = re.compile(r"data/([0-9a-f]{2})/([0-9a-f]{38}(?:-rmd160|-shake128)?)([A-Z]?)")
+_KINDS = {kind.value: kind for kind in ObjectKind}
 
 
 @dataclass(frozen=True, slots=True, order=False)
@@ -136,6 +138,18 @@ class Digest:
 
     def __str__(self) -> str:
         return self.hex + self.algorithm.suffix
+
+
+def parse_object_path(path: str) -> tuple[Digest, ObjectKind] | None:
+    """What the object at ``path`` is called, the inverse of `Digest.object_path`.
+
+    None if that is no place of an object, or the letter says something that is not known here.
+    """
+    match = _OBJECT_PATH.fullmatch(path)
+    kind = _KINDS.get(match[3]) if match else None
+    if match is None or kind is None:
+        return None
+    return Digest.parse(match[1] + match[2]), kind
 
 
 class _Hasher:

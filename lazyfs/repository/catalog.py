@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from lazyfs.cas.digest import Algorithm, Digest
+from lazyfs.cas.digest import Algorithm, Digest, ObjectKind
 from lazyfs.cas.store import ObjectHandle
 from lazyfs.errors import FormatError
 from lazyfs.repository.node import Node
 from lazyfs.repository.pathhash import path_hash, printable
-from lazyfs.repository.row import COLUMNS, MAX_SIZE, check_name, node_from_row
+from lazyfs.repository.row import (
+    COLUMNS,
+    MAX_SIZE,
+    check_name,
+    content_digest,
+    node_from_row,
+)
 from lazyfs.repository.sqlite_file import SqliteFile, integer, text
 from lazyfs.repository.xattr_blob import parse_xattrs
 
@@ -23,6 +30,16 @@ MAX_ENTRIES = 2_000_000
 
 MAX_CHUNKS = 1_000_000
 """Of one file; with chunks of 4 MiB it has 4 TiB."""
+
+_PAGE = 4096
+"""Rows that are read at a time where all rows are."""
+
+_WHOLE_FILES = "SELECT rowid, hash, flags FROM catalog WHERE rowid > ? AND length(hash) > 0"
+# The cross join keeps SQLite from beginning with the other table, and from sorting.
+_CHUNKS = (
+    "SELECT c.rowid AS number, c.hash, f.flags FROM chunks AS c CROSS JOIN catalog AS f"
+    " ON f.md5path_1 = c.md5path_1 AND f.md5path_2 = c.md5path_2 WHERE c.rowid > ?"
+)
 
 COUNTERS = (
     "regular",
@@ -191,6 +208,27 @@ class Catalog:
             raise FormatError("a chunk's hash has a wrong length", path=path)
         return Chunk(integer(offset, self.name), integer(size, self.name), Digest(algorithm, raw))
 
+    def content_objects(self) -> Iterator[tuple[Digest, ObjectKind]]:
+        """All objects of file content that rows name, some perhaps more than once.
+
+        Rows that no listing reaches and external files, whose bytes lie elsewhere, count too.
+
+        Raises:
+            FormatError: a row cannot be.
+        """
+        for row in self._pages(f"{_WHOLE_FILES} ORDER BY rowid LIMIT {_PAGE}"):
+            yield content_digest(row[1], row[2], self.name), ObjectKind.FILE
+        if "chunks" in self._file.tables:
+            for row in self._pages(f"{_CHUNKS} ORDER BY number LIMIT {_PAGE}"):
+                yield content_digest(row[1], row[2], self.name), ObjectKind.CHUNK
+
+    def _pages(self, query: str) -> Iterator[tuple[object, ...]]:
+        """All rows of a query by rising row number, some at a time."""
+        last = -(1 << 63)
+        while rows := self._file.rows(query, last):
+            yield from rows
+            last = integer(rows[-1][0], self.name)
+
     # --- nested catalogs -------------------------------------------------------------------
 
     def nested_at(self, mountpoint: bytes) -> NestedCatalog | None:
@@ -219,6 +257,17 @@ class Catalog:
         rows = self._file.rows(
             f"SELECT path, sha1, {self._nested_size} FROM nested_catalogs LIMIT {MAX_ENTRIES}"
         )
+        return [self._nested(row) for row in rows]
+
+    def bound(self) -> list[NestedCatalog]:
+        """All bind mountpoints: root catalogs of other revisions.
+
+        Raises:
+            FormatError: a row cannot be.
+        """
+        if not self._has_binds:
+            return []
+        rows = self._file.rows(f"SELECT path, sha1, size FROM bind_mountpoints LIMIT {MAX_ENTRIES}")
         return [self._nested(row) for row in rows]
 
     def _nested_tables(self) -> list[tuple[str, str]]:

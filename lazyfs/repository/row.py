@@ -117,6 +117,18 @@ def _traits(kind: int, flags: int) -> _Traits | None:
     )
 
 
+def content_digest(raw: object, flags: object, catalog: str) -> Digest:
+    """The digest in a row that has one.
+
+    Raises:
+        FormatError: it is none.
+    """
+    algorithm = _ALGORITHMS.get(flags >> HASH_SHIFT & BITS) if type(flags) is int else None
+    if algorithm is None or not isinstance(raw, bytes) or len(raw) != algorithm.size:
+        raise FormatError("a row has no usable content hash", object=catalog)
+    return Digest(algorithm, raw)
+
+
 def _digest(raw: object, algorithm: Algorithm, path: bytes) -> Digest | None:
     if raw is None or raw == b"":
         return None

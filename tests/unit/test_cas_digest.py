@@ -5,7 +5,13 @@ import hashlib
 import pytest
 
 from lazyfs.cas.codec import Codec
-from lazyfs.cas.digest import SHAKE128_BYTES, Algorithm, Digest, ObjectKind
+from lazyfs.cas.digest import (
+    SHAKE128_BYTES,
+    Algorithm,
+    Digest,
+    ObjectKind,
+    parse_object_path,
+)
 from lazyfs.cas.rebuild import parse_key
 from lazyfs.cas.store import ObjectRef
 from lazyfs.errors import FormatError
@@ -79,6 +85,31 @@ def test_the_letters_are_upstreams() -> None:
 def test_a_plain_file_has_no_letter() -> None:
     digest = Algorithm.SHA1.digest(b"abc")
     assert digest.object_path() == "data/a9/993e364706816aba3e25717850c26c9cd0d89d"
+
+
+@pytest.mark.parametrize("kind", ObjectKind)
+@pytest.mark.parametrize("algorithm", [Algorithm.SHA1, Algorithm.RMD160, Algorithm.SHAKE128])
+def test_a_path_tells_the_object(algorithm: Algorithm, kind: ObjectKind) -> None:
+    digest = algorithm.digest(b"abc")
+    assert parse_object_path(digest.object_path(kind)) == (digest, kind)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "",
+        "data/txn/lease",
+        "data/a9/short",
+        "data/a9/993e364706816aba3e25717850c26c9cd0d89dL",
+        "data/a9/993e364706816aba3e25717850c26c9cd0d89dCC",
+        "data/a9/993e364706816aba3e25717850c26c9cd0d89d\n",
+        "data/A9/993e364706816aba3e25717850c26c9cd0d89d",
+        "data/a9/993e364706816aba3e25717850c26c9cd0d89d-sha3",
+        "a9/993e364706816aba3e25717850c26c9cd0d89d",
+    ],
+)
+def test_other_paths_tell_none(path: str) -> None:
+    assert parse_object_path(path) is None
 
 
 SHA1 = KNOWN[Algorithm.SHA1]
