@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+pytest_plugins = ["support.s3_server"]
+
 settings.register_profile(
     "ci", max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
@@ -25,7 +27,7 @@ def clean_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
     home = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
         for name in list(os.environ):
-            if name.startswith(("LAZYFS_", "CVMFS_")) and name not in KEPT:
+            if name.startswith(("LAZYFS_", "CVMFS_", "AWS_", "MINIO_")) and name not in KEPT:
                 patch.delenv(name)
         patch.setenv("HOME", str(home))
         for name in ("XDG_CACHE_HOME", "XDG_RUNTIME_DIR"):

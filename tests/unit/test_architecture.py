@@ -33,6 +33,7 @@ ONLY_HERE = {
     "pyfuse3": {"fuse/session.py", "fuse/transport.py"},
     "requests": {"net"},
     "urllib3": {"net"},
+    "minio": {"publish/s3_client.py", "publish/s3_credentials.py"},
     "typer": {"cli"},
     "rich": {"cli"},
 }
