@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 from support.fuse_fakes import directory, file, symlink
 
+from lazyfs.config.id_map import parse_id_map
 from lazyfs.config.settings import MountSettings
 from lazyfs.errors import ConfigError
-from lazyfs.fuse.ownership import Ownership, parse_id_map
+from lazyfs.fuse.ownership import Ownership
 
 
 def test_published_owners_are_shown_as_they_are() -> None:
@@ -40,7 +41,7 @@ def test_ids_are_mapped(tmp_path: Path) -> None:
     assert ownership.owner(file("/a", uid=101, gid=7)) == (65534, 7)
 
 
-@pytest.mark.parametrize("line", ["1", "1 2 3", "a b", "* x"])
+@pytest.mark.parametrize("line", ["1", "1 2 3", "a b", "* x", "-1 2", "1 4294967295", "1_0 2"])
 def test_a_line_that_is_no_mapping_is_refused_with_its_number(line: str) -> None:
     with pytest.raises(ConfigError, match="users:2"):
         parse_id_map(f"1 2\n{line}\n", "users")
