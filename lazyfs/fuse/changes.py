@@ -9,8 +9,8 @@ from typing import Protocol
 
 from lazyfs.cas.digest import Digest
 from lazyfs.errors import NotADirectory, PathNotFound
-from lazyfs.fuse.identity import is_same
 from lazyfs.fuse.lease import LiveRevision
+from lazyfs.repository.likeness import has_same_chunks, is_same
 from lazyfs.repository.node import Node
 
 LIST_FROM = 8
@@ -121,16 +121,9 @@ class _Comparison:
     def _shows_same(self, old: Node, new: Node) -> bool:
         if not is_same(old, new):
             return False
-        if old.chunked and not self._has_same_chunks(old, new):
+        if old.chunked and not has_same_chunks(self._old.extents(old), self._new.extents(new)):
             return False
         return not old.has_xattrs or self._old.xattrs(old) == self._new.xattrs(new)
-
-    def _has_same_chunks(self, old: Node, new: Node) -> bool:
-        before, after = self._old.extents(old), self._new.extents(new)
-        return len(before) == len(after) and all(
-            a.offset == b.offset and a.ref.digest == b.ref.digest
-            for a, b in zip(before, after, strict=True)
-        )
 
     def _is_untouched(self, path: bytes) -> bool:
         """Whether the entry's row is in a catalog that both revisions have in common."""

@@ -58,28 +58,3 @@ def directory_id(path: bytes) -> int:
 def _in_range(number: int) -> int:
     number &= ID_MASK
     return number if number >= FIRST_ID else number + FIRST_ID
-
-
-def is_same(old: Node, new: Node) -> bool:
-    """Whether two nodes of the same path show the same, as far as the nodes tell.
-
-    Chunks and extended attributes are not part of nodes; whoever needs them compared looks.
-    """
-    return (
-        old.mode == new.mode
-        and old.size == new.size
-        and old.mtime_ns == new.mtime_ns
-        and old.uid == new.uid
-        and old.gid == new.gid
-        and old.nlink == new.nlink
-        and old.rdev == new.rdev
-        and old.symlink == new.symlink
-        and old.digest == new.digest
-        and old.algorithm is new.algorithm
-        and old.codec is new.codec
-        and old.chunked == new.chunked
-        and old.external == new.external
-        and old.direct_io == new.direct_io
-        and old.has_xattrs == new.has_xattrs
-        and bool(old.hardlink_group) == bool(new.hardlink_group)
-    )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from lazyfs.fuse.identity import ROOT_ID, is_same, node_id
+from lazyfs.fuse.identity import ROOT_ID, node_id
 from lazyfs.fuse.lease import Lease
+from lazyfs.repository.likeness import is_same
 from lazyfs.repository.node import Node
 
 

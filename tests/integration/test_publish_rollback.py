@@ -17,7 +17,13 @@ from lazyfs.repository.check import check_revision
 from lazyfs.repository.node import Node
 from lazyfs.repository.repository import Repository
 
-FIRST: dict[str, Item] = {"a": b"1", "d/.cvmfscatalog": b"", "d/x": b"deep", "gone": b"gone", "l": Symlink("a")}
+FIRST: dict[str, Item] = {
+    "a": b"1",
+    "d/.cvmfscatalog": b"",
+    "d/x": b"deep",
+    "gone": b"gone",
+    "l": Symlink("a"),
+}
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from support.fuse_fakes import digest_of, directory, file, hard_link, symlink
 
-from lazyfs.fuse.identity import FIRST_ID, ID_MASK, ROOT_ID, directory_id, is_same, node_id
+from lazyfs.fuse.identity import FIRST_ID, ID_MASK, ROOT_ID, directory_id, node_id
 from lazyfs.repository.node import Node
 
 BASE = file("/a/b", b"one")
@@ -63,24 +63,3 @@ def test_members_of_a_hard_link_group_have_one_number() -> None:
 
 def test_links_differ_by_target() -> None:
     assert node_id(symlink("/l", b"a")) != node_id(symlink("/l", b"b"))
-
-
-def test_sameness_covers_what_a_number_does_and_more() -> None:
-    assert is_same(BASE, BASE._replace(catalog=b"/a", path=b"/z"))
-    for name, value in {
-        "mode": 0o100755,
-        "size": 4,
-        "mtime_ns": 2,
-        "uid": 1,
-        "gid": 1,
-        "nlink": 2,
-        "rdev": 1,
-        "symlink": b"x",
-        "digest": None,
-        "chunked": True,
-        "external": True,
-        "direct_io": True,
-        "has_xattrs": True,
-        "hardlink_group": 1,
-    }.items():
-        assert not is_same(BASE, BASE._replace(**{name: value})), name  # type: ignore[arg-type]
