@@ -99,6 +99,11 @@ class Revision:
         return self._info.root_hash
 
     @property
+    def root_size(self) -> int:
+        """Bytes of the root catalog, uncompressed; 0: not declared."""
+        return self._info.root_size
+
+    @property
     def tag(self) -> str:
         """The tag by which it was chosen; empty if by none."""
         return self._info.tag
