@@ -55,4 +55,4 @@ def signed_whitelist(
 ) -> bytes:
     """``.cvmfswhitelist``."""
     whitelist = make_whitelist(FQRN, keys, Algorithm.SHA1, now=now, days=days)
-    return sign_whitelist(whitelist, keys.master, Algorithm.SHA1)
+    return sign_whitelist(whitelist, keys.need_master(), Algorithm.SHA1)

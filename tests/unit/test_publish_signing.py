@@ -42,15 +42,15 @@ def test_signed_manifest_is_believed(keys: RepositoryKeys, algorithm: Algorithm)
 
 
 def test_manifest_of_another_key_is_not(keys: RepositoryKeys) -> None:
-    signed = sign_manifest(manifest(Algorithm.SHA1), keys.master, Algorithm.SHA1)
+    signed = sign_manifest(manifest(Algorithm.SHA1), keys.need_master(), Algorithm.SHA1)
     with pytest.raises(SignatureError):
         verify_manifest(read_manifest(signed, FQRN)[1], keys.certificate_pem)
 
 
 def test_whitelist_and_manifest_have_different_schemes(keys: RepositoryKeys) -> None:
     payload = b"0123456789abcdef0123456789abcdef01234567"
-    public = keys.master.public_key()
-    block = private_encrypt(keys.master, payload)
+    public = keys.need_master().public_key()
+    block = private_encrypt(keys.need_master(), payload)
     # The payload itself is in the block, with no DigestInfo around it.
     assert public.recover_data_from_signature(block, padding.PKCS1v15(), None) == payload
     assert len(block) == 256
@@ -59,8 +59,8 @@ def test_whitelist_and_manifest_have_different_schemes(keys: RepositoryKeys) -> 
 @pytest.mark.parametrize("algorithm", [Algorithm.SHA1, Algorithm.SHAKE128])
 def test_signed_whitelist_is_believed(keys: RepositoryKeys, algorithm: Algorithm) -> None:
     listed = make_whitelist(FQRN, keys, algorithm, now=NOW)
-    signed = sign_whitelist(listed, keys.master, algorithm)
-    trusted = (MasterKey(Path("k.pub"), keys.master.public_key()),)
+    signed = sign_whitelist(listed, keys.need_master(), algorithm)
+    trusted = (MasterKey(Path("k.pub"), keys.need_master().public_key()),)
     found = verify_whitelist(signed, FQRN, trusted, now=NOW)
     assert found.fingerprints == (algorithm.digest(keys.certificate_der),)
     assert found.expires - found.created == datetime.timedelta(days=WHITELIST_DAYS)

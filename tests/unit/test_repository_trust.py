@@ -34,8 +34,8 @@ from lazyfs.repository.whitelist import format_fingerprint
 
 KEYS = make_keys()
 OTHERS = make_keys("others")
-MASTER = MasterKey(Path("good.pub"), KEYS.master.public_key())
-OTHER_MASTER = MasterKey(Path("other.pub"), OTHERS.master.public_key())
+MASTER = MasterKey(Path("good.pub"), KEYS.need_master().public_key())
+OTHER_MASTER = MasterKey(Path("other.pub"), OTHERS.need_master().public_key())
 
 
 # --- manifests -----------------------------------------------------------------------------
@@ -112,7 +112,7 @@ def test_a_whitelist_signed_by_another_key_is_refused() -> None:
 
 def test_a_whitelist_signed_in_the_manner_of_manifests_is_refused() -> None:
     # PKCS#1 with DigestInfo is another scheme; recovering it gives other bytes.
-    manifest = sign_manifest(manifest_for(KEYS), KEYS.master, Algorithm.SHA1)
+    manifest = sign_manifest(manifest_for(KEYS), KEYS.need_master(), Algorithm.SHA1)
     signature = manifest.rpartition(b"\n")[2]
     forged = signed_whitelist(KEYS)[:-256] + signature[-256:]
     with pytest.raises(SignatureError):
