@@ -11,7 +11,7 @@ from pathlib import Path
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from support.publishing import make_repository
 
 from lazyfs.errors import PublishError
@@ -22,7 +22,7 @@ from lazyfs.repository.check import check_revision
 from lazyfs.repository.repository import Repository
 
 SIZES = ChunkSizes(minimum=64, average=128, maximum=256)
-NAMES = [b"a", b"b", b"c", b".cvmfscatalog"]
+NAMES = [b"a", b"b", b".cvmfscatalog", b".cvmfscatalog"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ changes = st.one_of(
 )
 """What to do, to which of the paths that there are, with which new name, and with what."""
 
-transactions = st.lists(st.lists(changes, max_size=12), min_size=1, max_size=4)
+transactions = st.lists(st.lists(changes, min_size=5, max_size=25), min_size=2, max_size=4)
 
 Model = dict[bytes, Thing]
 
@@ -112,8 +112,20 @@ class Items:
 Change = tuple[str, int, bytes | None, object]
 
 
+NESTED = [
+    *(("put", 0, b"a", DIRECTORY), ("put", 1, b"b", DIRECTORY), ("put", 2, b"a", DIRECTORY)),
+    *(("put", number, b".cvmfscatalog", MARKER) for number in (1, 2, 3)),
+]
+"""Catalogs at ``/a``, ``/a/b`` and ``/a/b/a``."""
+
+
 @settings(max_examples=40)
 @given(transactions)
+@example([NESTED, [("remove", 1, None, None)]])  # the marker of /a: its catalog goes up
+@example([NESTED, [("remove", 3, None, None)]])  # that of /a/b, between two others
+@example([NESTED, [("remove", 2, None, None)]])  # /a/b with the catalogs in it
+@example([NESTED, [("remove", 0, None, None)]])
+@example([[*NESTED, ("remove", 3, None, None)], NESTED])
 def test_transactions_equal_a_plain_model(sequence: list[list[Change]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         repository = make_repository(Path(folder), {}, sizes=SIZES)
