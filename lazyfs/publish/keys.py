@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
 from lazyfs.errors import PublishError
+from lazyfs.repository.trust import MasterKey, load_master_keys
 
 KEY_BITS = 2048
 CERTIFICATE_DAYS = 3650
@@ -29,6 +30,8 @@ class RepositoryKeys:
     """None: it is kept elsewhere, as it should be; only whitelists need it."""
     key: rsa.RSAPrivateKey
     certificate: x509.Certificate
+    trusted: tuple[MasterKey, ...] = ()
+    """Master public keys: what others have published is believed if one of them vouches for it."""
 
     @classmethod
     def generate(cls, fqrn: str) -> Self:
@@ -46,7 +49,9 @@ class RepositoryKeys:
             .not_valid_after(now + datetime.timedelta(days=CERTIFICATE_DAYS))
             .sign(key, hashes.SHA256())
         )
-        return cls(rsa.generate_private_key(65537, KEY_BITS), key, certificate)
+        master = rsa.generate_private_key(65537, KEY_BITS)
+        trusted = (MasterKey(Path(f"{fqrn}.pub"), master.public_key()),)
+        return cls(master, key, certificate, trusted)
 
     @classmethod
     def load(cls, folder: Path, fqrn: str) -> Self:
@@ -72,7 +77,9 @@ class RepositoryKeys:
             raise PublishError(
                 "the certificate belongs to another key", path=str(folder / f"{fqrn}.crt")
             )
-        return cls(master, key, certificate)
+        public = folder / f"{fqrn}.pub"
+        trusted = load_master_keys([public]) if public.exists() else ()
+        return cls(master, key, certificate, trusted)
 
     def save(self, folder: Path, fqrn: str) -> None:
         """Write ``FQRN.masterkey``, ``.pub``, ``.key`` and ``.crt``; never over existing ones.

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import datetime
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from lazyfs.cas.digest import Algorithm, Digest, ObjectKind
 from lazyfs.cas.origin import open_uncached
-from lazyfs.cas.store import ObjectRef
-from lazyfs.errors import PublishError
+from lazyfs.cas.store import SMALL_LIMIT, ObjectRef
+from lazyfs.errors import CertificateRefused, FormatError, PublishError
 from lazyfs.publish.content import ContentStore
 from lazyfs.publish.history_writer import (
     REFLOG_CATALOG,
@@ -27,6 +27,8 @@ from lazyfs.publish.signing import make_whitelist, sign_manifest, sign_whitelist
 from lazyfs.publish.target import UploadTarget
 from lazyfs.repository.history import Tag, read_tags
 from lazyfs.repository.manifest import MANIFEST_PATH, Manifest, parse_manifest
+from lazyfs.repository.signed import parse_signed
+from lazyfs.repository.trust import check_certificate, verify_manifest, verify_whitelist
 from lazyfs.repository.whitelist import WHITELIST_PATH, Whitelist, is_listed, parse_whitelist
 
 REFLOG_PATH = ".cvmfsreflog"
@@ -74,6 +76,9 @@ class Ledger:
 
         Raises:
             PublishError: the place holds another repository.
+            VerificationError, FormatError: the manifest was signed neither with these keys, nor
+                with others that the master key vouches for. Whoever can write to the place must
+                not be able to have these keys sign what they put there.
         """
         document = self.target.read(MANIFEST_PATH)
         if document is None:
@@ -83,7 +88,30 @@ class Ledger:
             raise PublishError(
                 f"the folder holds {manifest.fqrn}, not {self.fqrn}", path=self.target.name
             )
+        self._verify(manifest, document.content)
         return Head(manifest, document.version)
+
+    def _verify(self, manifest: Manifest, content: bytes) -> None:
+        if manifest.certificate is None:
+            raise FormatError("names no certificate", object="manifest")
+        ref = ObjectRef(manifest.certificate, ObjectKind.CERTIFICATE, limit=SMALL_LIMIT)
+        with open_uncached(self.target, ref) as handle:
+            certificate = verify_manifest(parse_signed(content, "manifest"), handle.read_all())
+        if certificate == self.keys.certificate_der:
+            return
+        whitelist = self.target.read(WHITELIST_PATH)
+        if not self.keys.trusted or whitelist is None:
+            raise CertificateRefused(
+                "another certificate signed the newest revision",
+                object="manifest",
+                hint="put the master public key, FQRN.pub, into the folder of keys",
+            )
+        now = datetime.datetime.fromtimestamp(self._clock(), datetime.UTC)
+        trusted = self.keys.trusted
+        listed = verify_whitelist(
+            whitelist.content, self.fqrn, trusted, now=now, allow_expired=True
+        )
+        check_certificate(certificate, listed)
 
     def head(self) -> Head:
         """The newest revision.
@@ -196,13 +224,11 @@ class Ledger:
         Raises:
             PublishError: somebody else has published since ``after`` was read.
         """
-        previous = after.manifest.history if after is not None else None
-        history = dump_history(self.fqrn, tags, previous)
         manifest = replace(
             manifest,
             fqrn=self.fqrn,
             certificate=store.put_bytes(self.keys.certificate_pem, ObjectKind.CERTIFICATE),
-            history=store.put_bytes(history, ObjectKind.HISTORY),
+            history=self._put_history(store, after, tuple(tags)),
             alternative_paths=False,
         )
         kept = self.references() if references is None else list(references)
@@ -219,6 +245,17 @@ class Ledger:
                 hint="nothing of this is visible; begin again",
             )
         return Head(manifest, version)
+
+    def _put_history(self, store: ContentStore, after: Head | None, tags: Sequence[Tag]) -> Digest:
+        """A history database with just these tags: the one that is there if it has them.
+
+        So nothing that readers may be about to fetch is replaced without need, and collecting
+        garbage makes none.
+        """
+        previous = after.manifest.history if after is not None else None
+        if after is not None and previous is not None and set(tags) == set(self.tags(after)):
+            return previous
+        return store.put_bytes(dump_history(self.fqrn, tags, previous), ObjectKind.HISTORY)
 
 
 _RESIGN = "renew it with 'lazyfs publish resign', which needs the master key"
