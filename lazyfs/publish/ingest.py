@@ -164,9 +164,7 @@ class Ingestor:
             PublishError: something cannot be read, or has no place.
         """
         self._make_directories(at.rpartition(b"/")[0])
-        self._sync_item(
-            at, at, self._tree.find(at) if self._tree.mountpoints() else None, source.top()
-        )
+        self._sync_item(at, at, self._tree.find(at), source.top())
         for path, items in source.listings():
             self._sync_directory(at, at + path, items)
         self.settle()

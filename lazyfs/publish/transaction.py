@@ -18,7 +18,8 @@ from lazyfs.publish.ingest import Ingestor, TreeOptions
 from lazyfs.publish.ledger import Head, Ledger
 from lazyfs.publish.pipeline import ContentPipeline, workers
 from lazyfs.publish.source import Source
-from lazyfs.publish.writable_tree import FinishedTree, WritableTree
+from lazyfs.publish.tree_finisher import FinishedTree, Stamp, finish_tree
+from lazyfs.publish.writable_tree import WritableTree
 from lazyfs.repository.catalog import NestedCatalog
 from lazyfs.repository.history import Tag
 from lazyfs.repository.manifest import Manifest
@@ -164,10 +165,9 @@ class Transaction:
             digest = self._store.put_bytes(metainfo, ObjectKind.METAINFO)
             manifest = replace(manifest, metainfo=digest)
         with _readable_errors():
-            properties = {"TTL": str(manifest.ttl)}
-            finished = self.tree.finish(manifest.revision, now, properties, self._pool)
-        root = finished.root
-        manifest = replace(manifest, root_catalog=root.digest, catalog_size=root.size)
+            stamp = Stamp(manifest.revision, now, {"TTL": str(manifest.ttl)})
+            finished = finish_tree(self.tree.slots, self._store, stamp, self._pool)
+        manifest = replace(manifest, root_catalog=finished.root, catalog_size=finished.size)
         head = moved_trunk(tags, _trunk(manifest), tag, description)
         after = self._head if old.revision >= 0 else None
         self._head = self._ledger.advance(self._store, manifest, after=after, tags=head)
@@ -185,10 +185,10 @@ class Transaction:
         return tags
 
     def _result(self, finished: FinishedTree) -> PublishResult:
-        counters = finished.root.counters
+        counters = finished.counters
         return PublishResult(
             self._head.manifest.revision,
-            finished.root.digest,
+            finished.root,
             counters["regular"],
             counters["file_size"],
             counters["nested"] + 1,

@@ -13,10 +13,15 @@ from lazyfs.cas.digest import Algorithm, Digest
 from lazyfs.errors import FormatError, PublishError
 from lazyfs.publish.catalog_tables import (
     CATALOG_COLUMNS,
+    GROUP_SHIFT,
     SCHEMA,
     SCHEMA_REVISION,
+    count_links,
     count_rows,
     create_tables,
+    delete_rows_below,
+    is_loose,
+    move_rows_below,
     read_counters,
     upgrade_tables,
     write_counters,
@@ -37,15 +42,6 @@ _INSERT = (
     f"INSERT INTO catalog ({CATALOG_COLUMNS}) VALUES"
     " (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, CAST(? AS TEXT), CAST(? AS TEXT), ?, ?, ?)"
 )
-_BELOW = """
-WITH RECURSIVE below (first, second) AS (
-    SELECT md5path_1, md5path_2 FROM catalog WHERE parent_1 = ? AND parent_2 = ?
-    UNION SELECT md5path_1, md5path_2 FROM catalog, below
-    WHERE parent_1 = first AND parent_2 = second)
-"""
-"""All rows below a directory, without its own."""
-
-GROUP_SHIFT = 32
 
 
 class WritableCatalog:
@@ -204,11 +200,7 @@ class WritableCatalog:
 
     def delete_below(self, path: bytes) -> None:
         """Remove all rows below a directory, its own stays."""
-        for table in ("chunks", "catalog"):
-            self._database.execute(
-                f"{_BELOW} DELETE FROM {table} WHERE (md5path_1, md5path_2) IN below",
-                path_hash(path),
-            )
+        delete_rows_below(self._database, path_hash(path))
         prefix = path + b"/"
         for nested in self.nested():
             if nested.mountpoint.startswith(prefix):
@@ -249,18 +241,9 @@ class WritableCatalog:
         self._regroup = True
 
     def _count_links(self) -> None:
-        """Give all members of each group its size; what is alone is no group."""
-        self._database.execute(
-            "CREATE TEMP TABLE sizes AS SELECT hardlinks >> 32 AS number, count(*) AS members"
-            " FROM catalog WHERE hardlinks >> 32 > 0 AND (mode & 61440) != 16384 GROUP BY number"
-        )
-        self._database.execute(
-            "UPDATE catalog SET hardlinks = CASE members WHEN 1 THEN 1"
-            " ELSE (number << 32) | members END FROM sizes"
-            " WHERE hardlinks >> 32 = number AND (mode & 61440) != 16384"
-        )
-        self._database.execute("DROP TABLE sizes")
-        self._regroup = False
+        if self._regroup:
+            count_links(self._database)
+            self._regroup = False
 
     # --- nested catalogs ---------------------------------------------------------------------
 
@@ -284,22 +267,7 @@ class WritableCatalog:
         moved = [n for n in self.nested() if n.mountpoint.startswith(prefix)]
         shift = other.next_groups()
         with self._attached(other):
-            keys = path_hash(path)
-            self._database.execute("CREATE TEMP TABLE moved (first, second, UNIQUE(first, second))")
-            self._database.execute(f"{_BELOW} INSERT INTO moved SELECT * FROM below", keys)
-            chosen = "WHERE (md5path_1, md5path_2) IN moved"
-            columns = CATALOG_COLUMNS.replace(
-                "hardlinks",
-                f"hardlinks + (CASE WHEN hardlinks >> 32 > 0 THEN {shift} << 32 ELSE 0 END)",
-            )
-            self._database.execute(
-                f"INSERT INTO other.catalog ({CATALOG_COLUMNS})"
-                f" SELECT {columns} FROM main.catalog {chosen}"
-            )
-            self._database.execute(f"INSERT INTO other.chunks SELECT * FROM main.chunks {chosen}")
-            for table in ("chunks", "catalog"):
-                self._database.execute(f"DELETE FROM main.{table} {chosen}")
-            self._database.execute("DROP TABLE moved")
+            move_rows_below(self._database, path_hash(path), shift)
         other.refresh_groups()
         for nested in moved:
             other.set_nested(nested.mountpoint, nested.digest, nested.size)
@@ -344,14 +312,13 @@ class WritableCatalog:
         return count_rows(self._database)
 
     def finish(self, properties: Mapping[str, str], below: Counter[str]) -> None:
-        """Make the file what is uploaded: properties, counters, link counts; then close it.
+        """Make the file what is uploaded: properties, counters, link counts. Only `close` may follow.
 
         Args:
             properties: Replace those of the same names; others stay.
             below: What all nested catalogs below come to.
         """
-        if self._regroup:
-            self._count_links()
+        self._count_links()
         known = {"schema": SCHEMA, "schema_revision": SCHEMA_REVISION, **properties}
         if self.mountpoint:
             known["root_prefix"] = self.mountpoint.decode(errors="surrogateescape")
@@ -361,20 +328,8 @@ class WritableCatalog:
         )
         write_counters(self._database, self.count(), below)
         self.commit()
-        if self._is_loose():
+        if is_loose(self._database):
             self._database.execute("VACUUM")
-        self._database.close()
-
-    def _is_loose(self) -> bool:
-        """Whether much of the file is free; row numbers are inode ranges for upstream's clients."""
-        free, pages = (
-            int(self._database.execute(f"PRAGMA {name}").fetchone()[0])
-            for name in ("freelist_count", "page_count")
-        )
-        highest, rows = self._database.execute(
-            "SELECT max(rowid), count(*) FROM catalog"
-        ).fetchone()
-        return free * 5 > pages or (highest or 0) - rows > (highest or 0) // 4
 
     def properties(self) -> dict[str, str]:
         """The properties as they were when the catalog was last finished."""
@@ -386,8 +341,7 @@ class WritableCatalog:
     def close(self) -> None:
         """Write all changes so far and close the file."""
         if self._database.in_transaction:
-            if self._regroup:
-                self._count_links()
+            self._count_links()
             self.commit()
         self._database.close()
 
