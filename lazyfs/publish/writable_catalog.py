@@ -312,7 +312,9 @@ class WritableCatalog:
         return count_rows(self._database)
 
     def finish(self, properties: Mapping[str, str], below: Counter[str]) -> None:
-        """Make the file what is uploaded: properties, counters, link counts. Only `close` may follow.
+        """Make the file what is uploaded, with properties, counters and link counts.
+
+        Only `close` may follow.
 
         Args:
             properties: Replace those of the same names; others stay.
