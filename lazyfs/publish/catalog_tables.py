@@ -47,6 +47,17 @@ CATALOG_COLUMNS = (
 )
 """By name: in an upgraded catalog they stand in another order."""
 
+GROUP_SHIFT = 32
+"""The column ``hardlinks`` has the number of a group above these bits, and link counts below."""
+
+_BELOW = """
+WITH RECURSIVE below (first, second) AS (
+    SELECT md5path_1, md5path_2 FROM catalog WHERE parent_1 = ? AND parent_2 = ?
+    UNION SELECT md5path_1, md5path_2 FROM catalog, below
+    WHERE parent_1 = first AND parent_2 = second)
+"""
+"""All rows below a directory, without its own."""
+
 # What each counter counts, as conditions on rows of ``catalog``: the type decides, as for readers.
 _TYPE = "(mode & 61440)"
 _REGULAR, _LINK, _DIRECTORY = f"{_TYPE} = 32768", f"{_TYPE} = 40960", f"{_TYPE} = 16384"
@@ -129,3 +140,65 @@ def count_rows(database: sqlite3.Connection) -> Counter[str]:
     for name, table in (("chunks", "chunks"), ("nested", "nested_catalogs")):
         counted[name] = database.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
     return counted
+
+
+def count_links(database: sqlite3.Connection) -> None:
+    """Give all members of each hard-link group its size; what is alone is no group."""
+    database.execute(
+        "CREATE TEMP TABLE sizes AS SELECT hardlinks >> 32 AS number, count(*) AS members"
+        f" FROM catalog WHERE hardlinks >> 32 > 0 AND NOT {_DIRECTORY} GROUP BY number"
+    )
+    database.execute(
+        "UPDATE catalog SET hardlinks = CASE members WHEN 1 THEN 1"
+        " ELSE (number << 32) | members END FROM sizes"
+        f" WHERE hardlinks >> 32 = number AND NOT {_DIRECTORY}"
+    )
+    database.execute("DROP TABLE sizes")
+
+
+def delete_rows_below(database: sqlite3.Connection, directory: tuple[int, int]) -> None:
+    """Delete all rows below a directory; its own stays.
+
+    Args:
+        database: The catalog.
+        directory: The hash of its path.
+    """
+    for table in ("chunks", "catalog"):
+        database.execute(
+            f"{_BELOW} DELETE FROM {table} WHERE (md5path_1, md5path_2) IN below", directory
+        )
+
+
+def move_rows_below(database: sqlite3.Connection, directory: tuple[int, int], shift: int) -> None:
+    """Move all rows below a directory to the catalog that is attached as ``other``.
+
+    Args:
+        database: The catalog.
+        directory: The hash of the directory's path.
+        shift: Added to the numbers of hard-link groups.
+    """
+    database.execute("CREATE TEMP TABLE moved (first, second, UNIQUE(first, second))")
+    database.execute(f"{_BELOW} INSERT INTO moved SELECT * FROM below", directory)
+    chosen = "WHERE (md5path_1, md5path_2) IN moved"
+    shifted = f"hardlinks + (CASE WHEN hardlinks >> 32 > 0 THEN {shift} << 32 ELSE 0 END)"
+    database.execute(
+        f"INSERT INTO other.catalog ({CATALOG_COLUMNS})"
+        f" SELECT {CATALOG_COLUMNS.replace('hardlinks', shifted)} FROM main.catalog {chosen}"
+    )
+    database.execute(f"INSERT INTO other.chunks SELECT * FROM main.chunks {chosen}")
+    for table in ("chunks", "catalog"):
+        database.execute(f"DELETE FROM main.{table} {chosen}")
+    database.execute("DROP TABLE moved")
+
+
+def is_loose(database: sqlite3.Connection) -> bool:
+    """Whether much of a catalog is free pages or unused row numbers.
+
+    For upstream's clients the highest row number is the length of a range of inodes.
+    """
+    free, pages = (
+        int(database.execute(f"PRAGMA {name}").fetchone()[0])
+        for name in ("freelist_count", "page_count")
+    )
+    highest, rows = database.execute("SELECT max(rowid), count(*) FROM catalog").fetchone()
+    return free * 5 > pages or (highest or 0) - rows > (highest or 0) // 4
