@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from lazyfs.cas.digest import Digest, ObjectKind
 from lazyfs.cas.store import ObjectRef
-from lazyfs.errors import FormatError, LazyfsError, PublishError, RevisionNotFound
+from lazyfs.errors import FormatError, LazyfsError, RevisionNotFound
 from lazyfs.publish.history_writer import REFLOG_CATALOG
 from lazyfs.publish.ledger import Head, Ledger
 from lazyfs.publish.target_store import TargetStore
@@ -82,7 +82,7 @@ def read_revision(store: TargetStore, digest: Digest, *, tag: str = "") -> Known
     catalog = Catalog(handle, digest, b"")
     try:
         if catalog.root_prefix:
-            raise PublishError("not a root catalog", object=catalog.name)
+            raise FormatError("not a root catalog", object=catalog.name)
         return KnownRevision(
             digest,
             catalog.number("revision"),
