@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import urllib3
-from urllib3.exceptions import ConnectTimeoutError, HTTPError, ReadTimeoutError
+from urllib3.exceptions import HTTPError
 
 from lazyfs.errors import NetworkError, Timeout
 from lazyfs.net.connection import POOLS
@@ -40,7 +40,6 @@ _BUSY_CODES = frozenset({"RequestTimeout"})
 """How S3 says, with status 400, that a body came too slowly."""
 
 _BROKEN = (HTTPError, http.client.HTTPException, OSError)
-_SLOW = (ConnectTimeoutError, ReadTimeoutError, TimeoutError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +154,10 @@ class PatientPool(urllib3.PoolManager):
                     response = _loaded(response, method)
             except _BROKEN as exc:
                 raise _failure(exc, watch, url) from exc
+        if watch.fired:
+            # A connection that is cut looks like the end of the headers.
+            response.close()
+            raise Timeout("no answer in time", url=_place(url))
         _check_busy(response, url)
         return response
 
@@ -239,11 +242,11 @@ def _loaded(response: urllib3.BaseHTTPResponse, method: str) -> urllib3.BaseHTTP
 
 def _failure(exc: Exception, watch: Watch, url: str) -> NetworkError:
     url = _place(url)
-    if watch.fired or isinstance(exc, _SLOW):
-        return Timeout("no answer in time", url=url)
     inner: BaseException = exc
     while inner.__cause__ is not None or inner.__context__ is not None:
         inner = inner.__cause__ or inner.__context__ or inner
+    if watch.fired or isinstance(inner, TimeoutError):
+        return Timeout("no answer in time", url=url)
     reason = inner.strerror if isinstance(inner, OSError) else None
     return NetworkError(reason or str(inner)[:200], url=url)
 

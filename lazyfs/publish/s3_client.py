@@ -83,11 +83,14 @@ class S3Client:
         """Bytes of an object; None if there is none."""
         with self._explained(key):
             try:
-                return self._client.stat_object(self._bucket, key).size or 0
+                found = self._client.stat_object(self._bucket, key)
             except S3Error as exc:
                 if exc.code in _MISSING:
                     return None
                 raise
+            if not found.etag:
+                raise self._no_etag(key)
+            return found.size or 0
 
     @contextlib.contextmanager
     def get(self, key: str) -> Iterator[Answer | None]:
@@ -109,6 +112,8 @@ class S3Client:
                 return
             try:
                 etag = response.headers.get("etag", "").replace('"', "")
+                if not etag:
+                    raise self._no_etag(key)
                 yield Answer(etag, stream.pieces(response))
             finally:
                 response.close()
@@ -154,7 +159,7 @@ class S3Client:
                 raise Unsettled(exc) from exc
             raise
         if not written:
-            raise Unsettled(PublishError("the server gives no ETag", object=key, url=self._place))
+            raise Unsettled(self._no_etag(key))
         return written
 
     def objects(self, prefix: str) -> Iterator[StoredObject]:
@@ -203,6 +208,15 @@ class S3Client:
             num_parallel_uploads=PARALLEL_PARTS,
         )
         return written.etag or ""
+
+    def _no_etag(self, key: str) -> PublishError:
+        """The error for an answer that no object store gives."""
+        return PublishError(
+            "the server gives no ETag, by which changes are seen",
+            object=key,
+            url=self._place,
+            hint="is this the address of an object store? does a proxy stand before it?",
+        )
 
     @contextlib.contextmanager
     def _explained(self, key: str = "") -> Iterator[None]:

@@ -29,7 +29,6 @@ class Answer:
     """An object on its way here."""
 
     etag: str
-    """Empty if the server gave none."""
     pieces: Generator[bytes, None, None]
     """Its bytes; raises `NetworkError`."""
 

@@ -9,6 +9,7 @@ import os
 import secrets
 import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import urllib.error
@@ -18,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+import urllib3
 from minio import Minio
 
 from lazyfs.net.patient_pool import Patience
@@ -30,12 +32,17 @@ NAMES = ("minio", "moto")
 DOMAIN = "s3.test"
 """Below it, MinIO takes the first part of a host name for that of a bucket."""
 
+REGION = "us-east-1"
+
 QUICK = Patience(
     attempts=4, connect=5.0, answer=10.0, lowest_rate=1e6, first_pause=0.01, longest_pause=0.05
 )
 """For servers on loopback."""
 
 ACCESS, SECRET = "lazyfs-test", "a secret for tests only"
+
+
+_UNVERIFIED = ssl._create_unverified_context()
 
 
 def minio_binary() -> Path | None:
@@ -72,7 +79,8 @@ class S3Server:
     process: subprocess.Popen[bytes]
     folder: Path
     """For credentials and data."""
-    secure: bool = False
+    certificate: Path | None = None
+    """Speaks TLS with it."""
     credentials: Path = field(init=False)
     """A file for ``?credentials=``."""
 
@@ -88,6 +96,11 @@ class S3Server:
         return self.name == "minio"
 
     @property
+    def secure(self) -> bool:
+        """Whether it speaks TLS."""
+        return self.certificate is not None
+
+    @property
     def endpoint(self) -> str:
         """``HOST:PORT``."""
         return f"127.0.0.1:{self.port}"
@@ -100,7 +113,15 @@ class S3Server:
     @property
     def client(self) -> Minio:
         """To look at what was written, and to do what lazyfs does not."""
-        return Minio(self.endpoint, ACCESS, SECRET, secure=self.secure, region="us-east-1")
+        ca = str(self.certificate) if self.certificate is not None else None
+        return Minio(
+            self.endpoint,
+            ACCESS,
+            SECRET,
+            secure=self.secure,
+            region=REGION,
+            http_client=urllib3.PoolManager(ca_certs=ca, timeout=30),
+        )
 
     def new_bucket(self, *, public: bool = False) -> str:
         """A bucket that no other test uses."""
@@ -157,9 +178,9 @@ def running(name: str, folder: Path, *, certificate: Path | None = None) -> Iter
     """
     folder.mkdir(parents=True, exist_ok=True)
     process, port = _minio(folder, certificate) if name == "minio" else _moto(folder, certificate)
-    server = S3Server(name, port, process, folder, certificate is not None)
+    server = S3Server(name, port, process, folder, certificate)
     try:
-        if name == "minio":
+        if server.is_minio:
             wait_until(lambda: _is_ready(server), seconds=60)
         yield server
     finally:
@@ -191,8 +212,9 @@ def _minio(folder: Path, certificate: Path | None) -> tuple[subprocess.Popen[byt
     certificates = folder / "certificates"
     certificates.mkdir()
     if certificate is not None:
-        for name in ("public.crt", "private.key"):
-            shutil.copy(certificate, certificates / name)
+        key, begin, public = certificate.read_text().partition("-----BEGIN CERTIFICATE-----")
+        (certificates / "private.key").write_text(key)
+        (certificates / "public.crt").write_text(begin + public)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command: list[str | Path] = [binary, "server", "--quiet", "--address", f"127.0.0.1:{port}"]
@@ -203,6 +225,7 @@ def _minio(folder: Path, certificate: Path | None) -> tuple[subprocess.Popen[byt
         "MINIO_ROOT_USER": ACCESS,
         "MINIO_ROOT_PASSWORD": SECRET,
         "MINIO_DOMAIN": DOMAIN,
+        "MINIO_SITE_REGION": REGION,
         "MINIO_BROWSER": "off",
         "MINIO_UPDATE": "off",
     }
@@ -212,14 +235,16 @@ def _minio(folder: Path, certificate: Path | None) -> tuple[subprocess.Popen[byt
 
 
 def _is_ready(server: S3Server) -> bool:
+    """Whether it refuses strangers: before, it answers that it is not initialized yet."""
     assert server.process.poll() is None, (server.folder / "log").read_text()
-    with contextlib.suppress(OSError):
-        if server.secure:
-            with socket.create_connection(("127.0.0.1", server.port), timeout=5):
-                return True
-        with urllib.request.urlopen(f"{server.url}/minio/health/ready", timeout=5) as answer:
-            return bool(answer.status == 200)
-    return False
+    try:
+        with urllib.request.urlopen(server.url, timeout=5, context=_UNVERIFIED):
+            return True
+    except urllib.error.HTTPError as exc:
+        with exc:
+            return exc.code == 403
+    except OSError:
+        return False
 
 
 class S3Servers:
