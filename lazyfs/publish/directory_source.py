@@ -6,10 +6,12 @@ import contextlib
 import os
 import stat
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
 from lazyfs.errors import PublishError
+from lazyfs.publish.graft import MAX_GRAFT_BYTES, grafted_name, parse_graft
 from lazyfs.publish.source import PUBLISHED_XATTRS, SourceEntry, SourceItem
 from lazyfs.repository.xattr_blob import MAX_BYTES, MAX_ENTRIES
 
@@ -66,17 +68,24 @@ class DirectorySource:
             names = sorted(os.listdir(folder))  # noqa: PTH208 - the path is bytes
         except OSError as exc:
             raise PublishError(f"cannot read: {exc.strerror}", path=folder) from exc
+        grafts = {found: name for name in names if (found := grafted_name(name)) is not None}
         firsts: dict[tuple[int, int], bytes] = {}
         items = []
         for name in names:
-            entry = self._read(folder + b"/" + name, name)
-            at = path + b"/" + name
-            if not entry.is_file:
-                items.append(SourceItem(at, entry))
+            at, local = path + b"/" + name, folder + b"/" + name
+            if grafted_name(name) is not None:
+                if grafted_name(name) not in names:
+                    raise PublishError("the marker of a graft without the file", path=local)
                 continue
-            first = firsts.setdefault(entry.identity, at)
-            link = first if first != at else None
-            items.append(SourceItem(at, entry, _Opener(folder + b"/" + name), link=link))
+            entry = self._read(local, name)
+            if name in grafts:
+                items.append(_grafted(at, entry, folder + b"/" + grafts[name]))
+            elif not entry.is_file:
+                items.append(SourceItem(at, entry))
+            else:
+                first = firsts.setdefault(entry.identity, at)
+                link = first if first != at else None
+                items.append(SourceItem(at, entry, _Opener(local), link=link))
         return items
 
     def _read(self, path: bytes, name: bytes) -> SourceEntry:
@@ -98,6 +107,15 @@ class DirectorySource:
             _read_xattrs(path) if self._xattrs else {},
             (status.st_dev, status.st_ino),
         )
+
+
+def _grafted(at: bytes, entry: SourceEntry, marker: bytes) -> SourceItem:
+    """A file whose content its marker names."""
+    if not entry.is_file:
+        raise PublishError("only a regular file can be grafted", path=marker)
+    with _Opener(marker)() as file:
+        graft = parse_graft(file.read(MAX_GRAFT_BYTES + 1), marker)
+    return SourceItem(at, replace(entry, size=graft.size), graft=graft)
 
 
 class _Opener:

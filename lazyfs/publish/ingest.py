@@ -11,10 +11,11 @@ from dataclasses import dataclass, replace
 
 from lazyfs.cas.codec import Codec
 from lazyfs.errors import PublishError
+from lazyfs.publish.balance import CatalogWeights
 from lazyfs.publish.content import StoredFile
 from lazyfs.publish.directory_source import DirectorySource
 from lazyfs.publish.pipeline import ContentPipeline, Pending
-from lazyfs.publish.source import MARKER, Source, SourceEntry, SourceItem
+from lazyfs.publish.source import AUTOMATIC, MARKER, Source, SourceEntry, SourceItem
 from lazyfs.publish.writable_tree import WritableTree
 from lazyfs.repository.node import Node
 from lazyfs.repository.pathhash import ancestors
@@ -25,8 +26,7 @@ CodecChoice = Callable[[bytes], Codec]
 Progress = Callable[[int, int], None]
 """Called with the files and bytes published so far."""
 
-AUTOMATIC = b".cvmfsautocatalog"
-"""Beside a marker: the catalog was made because of its size, not by the source."""
+DEFAULT_WEIGHTS = CatalogWeights()
 
 _WAITING = 1024
 """Changes that wait for a file's content at most."""
@@ -40,6 +40,10 @@ class TreeOptions:
     xattrs: bool = True
     nanoseconds: bool = True
     """Keep the fraction of modification times; older clients show whole seconds anyway."""
+    external: bool = False
+    """Content is not stored, but served at the path of its file from elsewhere, uncompressed."""
+    weights: CatalogWeights | None = DEFAULT_WEIGHTS
+    """Catalogs with more entries are split; None: never."""
     progress: Progress = lambda files, size: None
 
 
@@ -116,17 +120,22 @@ class Ingestor:
         if item.link is not None:
             target = at + item.link
             self._queue(lambda _: tree.link(path, target))
-        elif item.open is None:
+        elif item.open is None and item.graft is None:
             self._queue(lambda _: tree.put(path, entry))
         else:
-            codec = self._options.codec(path)
-            pending = self._pipeline.put(item, codec)
 
             def put(stored: StoredFile | None) -> None:
                 tree.put(path, entry, stored)
                 self._count(entry.size)
 
-            self._queue(put, pending)
+            self._queue(put, self._store(path, item))
+
+    def _store(self, path: bytes, item: SourceItem) -> Pending:
+        external, codec = self._options.external, self._options.codec(path)
+        if item.graft is not None:
+            stored = item.graft.stored(codec, external=external)
+            return lambda: stored
+        return self._pipeline.name(item) if external else self._pipeline.put(item, codec)
 
     def _count(self, size: int) -> None:
         self._files += 1
@@ -209,8 +218,9 @@ class Ingestor:
 
     def _sync_item(self, path: bytes, at: bytes, old: Node | None, item: SourceItem) -> None:
         entry = item.entry
-        grouped = item.link is not None or (old is not None and old.hardlink_group)
-        if old is None or grouped or not self._has_same_content(old, entry):
+        read_again = item.link is not None or item.graft is not None
+        read_again = read_again or (old is not None and old.hardlink_group > 0)
+        if old is None or read_again or not self._has_same_content(old, entry):
             self._put(path, at, item)
         elif not self._has_same_metadata(old, entry):
             stored = self._tree.stored(old) if old.is_file else None
@@ -222,6 +232,8 @@ class Ingestor:
             return False
         if not old.is_file:
             return old.symlink == entry.target and (old.is_dir or old.rdev == _device(entry))
+        if old.external != self._options.external:
+            return False
         is_settled = entry.mtime_ns < self._trusted_before
         return is_settled and old.size == entry.size and old.mtime_ns == entry.mtime_ns
 

@@ -6,19 +6,21 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 from lazyfs.cas.codec import Codec
 from lazyfs.cas.digest import Digest, ObjectKind
 from lazyfs.errors import PublishError
 from lazyfs.publish.content import ContentStore, StoredFile
 from lazyfs.publish.cutter import Cutter
+from lazyfs.publish.graft import make_graft
 from lazyfs.publish.source import SourceItem
 from lazyfs.repository.catalog import Chunk
 
 Pending = Callable[[], StoredFile]
 """Waits until a file is stored, and tells where."""
 
+_T = TypeVar("_T")
 _PIECE = 1 << 20
 _AHEAD = 2
 """Pieces of work that may wait, beside those that are worked on."""
@@ -60,6 +62,20 @@ class ContentPipeline:
             )
         return lambda: StoredFile(size, future.result(), codec=codec)
 
+    def name(self, item: SourceItem) -> Pending:
+        """As `put`, for content that is served from elsewhere: it is read, but not stored."""
+
+        def named() -> StoredFile:
+            with _opened(item) as file:
+                graft = make_graft(file, algorithm=self._store.algorithm)
+            _check_size(item, graft.size)
+            return graft.stored(Codec.NONE, external=True)
+
+        if item.streamed:
+            stored = named()
+            return lambda: stored
+        return self._submit(named).result
+
     def _put_large(self, item: SourceItem, codec: Codec) -> Pending:
         size, cutter = item.entry.size, Cutter(self._store.sizes)
         chunks: list[tuple[int, int, Future[Digest]]] = []
@@ -94,11 +110,11 @@ class ContentPipeline:
             codec,
         )
 
-    def _submit(self, work: Callable[[], Digest]) -> Future[Digest]:
+    def _submit(self, work: Callable[[], _T]) -> Future[_T]:
         """Have work done; waits while too much of it waits already."""
         self._places.acquire()
 
-        def do() -> Digest:
+        def do() -> _T:
             try:
                 return work()
             finally:

@@ -19,6 +19,7 @@ from lazyfs.publish.ingest import TreeOptions
 from lazyfs.publish.keys import RepositoryKeys
 from lazyfs.publish.lease import held
 from lazyfs.publish.ledger import Head, Ledger
+from lazyfs.publish.nesting import dirtab_digest
 from lazyfs.publish.signing import WHITELIST_DAYS
 from lazyfs.publish.source import SourceEntry
 from lazyfs.publish.target import UploadTarget
@@ -125,8 +126,9 @@ class Publisher:
             self.ledger.check_readable()
             store = self.store(self.algorithm_after(head))
             tree = open_tree(store, workspace, head.manifest, options)
+            dirtab = dirtab_digest(tree)
             with contextlib.closing(
-                Transaction(self.ledger, head, store, tree, options)
+                Transaction(self.ledger, head, store, tree, options, dirtab=dirtab)
             ) as transaction:
                 yield transaction
 

@@ -7,9 +7,21 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO, Protocol
 
+from lazyfs.publish.graft import Graft
 from lazyfs.repository.check_catalog import MARKER
 
-__all__ = ["MARKER", "PUBLISHED_XATTRS", "RESERVED", "Source", "SourceEntry", "SourceItem"]
+__all__ = [
+    "AUTOMATIC",
+    "MARKER",
+    "PUBLISHED_XATTRS",
+    "RESERVED",
+    "Source",
+    "SourceEntry",
+    "SourceItem",
+]
+
+AUTOMATIC = b".cvmfsautocatalog"
+"""Beside a marker: the catalog was made because of its size, not by the source."""
 
 RESERVED = b".cvmfs"
 """In the root, clients show snapshots under this name."""
@@ -57,6 +69,8 @@ class SourceItem:
     streamed: bool = False
     """The content must be read before the next item is asked for, by the same thread; otherwise
     it may be opened at any time, by any thread."""
+    graft: Graft | None = None
+    """The content of a regular file is named, and not read."""
     link: bytes | None = None
     """The path of an earlier item, of which this is a further name; ``entry`` counts for nothing
     then but its name."""

@@ -16,6 +16,7 @@ from lazyfs.publish.directory_source import DirectorySource
 from lazyfs.publish.history_writer import TRUNK, check_new_name, moved_trunk
 from lazyfs.publish.ingest import Ingestor, TreeOptions
 from lazyfs.publish.ledger import Head, Ledger
+from lazyfs.publish.nesting import apply_dirtab, balance, dirtab_digest, read_dirtab
 from lazyfs.publish.pipeline import ContentPipeline, workers
 from lazyfs.publish.source import Source
 from lazyfs.publish.tree_finisher import FinishedTree, Stamp, finish_tree
@@ -57,6 +58,7 @@ class Transaction:
         store: Where content goes.
         tree: What is changed.
         options: How trees are published.
+        dirtab: The rules of the old revision, see `dirtab_digest`.
     """
 
     def __init__(
@@ -66,6 +68,8 @@ class Transaction:
         store: ContentStore,
         tree: WritableTree,
         options: TreeOptions,
+        *,
+        dirtab: Digest | None = None,
     ) -> None:
         self._ledger = ledger
         self._head = head
@@ -73,6 +77,7 @@ class Transaction:
         self._options = options
         self._pool = ThreadPoolExecutor(workers(), thread_name_prefix="lazyfs-publish")
         self.tree = tree
+        self.dirtab = dirtab
 
     # --- changes -----------------------------------------------------------------------------
 
@@ -125,7 +130,23 @@ class Transaction:
         # A file that was changed in the same second as the catalog may have been read before.
         settled = max(0, self._head.manifest.timestamp - 1) * 1_000_000_000
         pipeline = ContentPipeline(self._store, self._pool, workers())
-        return Ingestor(self.tree, pipeline, self._options, trusted_before=settled)
+        dirtab = read_dirtab(self.tree, self._store)
+        return Ingestor(
+            self.tree,
+            pipeline,
+            self._options,
+            trusted_before=settled,
+            keeps_marker=dirtab.matches if dirtab is not None else lambda path: False,
+        )
+
+    def _nest(self) -> None:
+        """Begin nested catalogs where the rules or the sizes ask for them."""
+        dirtab = read_dirtab(self.tree, self._store)
+        if dirtab is not None:
+            changed = dirtab_digest(self.tree) != self.dirtab
+            apply_dirtab(self.tree, self._store, dirtab, everywhere=changed)
+        if self._options.weights is not None:
+            balance(self.tree, self._store, self._options.weights)
 
     # --- the end -----------------------------------------------------------------------------
 
@@ -165,6 +186,7 @@ class Transaction:
             digest = self._store.put_bytes(metainfo, ObjectKind.METAINFO)
             manifest = replace(manifest, metainfo=digest)
         with _readable_errors():
+            self._nest()
             stamp = Stamp(manifest.revision, now, {"TTL": str(manifest.ttl)})
             finished = finish_tree(self.tree.slots, self._store, stamp, self._pool)
         manifest = replace(manifest, root_catalog=finished.root, catalog_size=finished.size)
