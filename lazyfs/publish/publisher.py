@@ -12,19 +12,21 @@ from pathlib import Path
 from lazyfs.cas.digest import Algorithm, Digest
 from lazyfs.config.files import check_fqrn
 from lazyfs.errors import PublishError
+from lazyfs.publish.catalog_slots import SlotState
 from lazyfs.publish.content import ContentStore
 from lazyfs.publish.cutter import ChunkSizes
 from lazyfs.publish.directory_source import DirectorySource
 from lazyfs.publish.ingest import TreeOptions
 from lazyfs.publish.keys import RepositoryKeys
-from lazyfs.publish.lease import held
+from lazyfs.publish.lease import Lease, held, new_holder
 from lazyfs.publish.ledger import Head, Ledger
 from lazyfs.publish.nesting import dirtab_digest
 from lazyfs.publish.signing import WHITELIST_DAYS
 from lazyfs.publish.source import SourceEntry
 from lazyfs.publish.target import UploadTarget
-from lazyfs.publish.transaction import PublishResult, Transaction, open_tree
+from lazyfs.publish.transaction import PublishResult, Transaction
 from lazyfs.publish.writable_tree import WritableTree
+from lazyfs.repository.catalog import NestedCatalog
 from lazyfs.repository.manifest import ROOT_PATH_MD5, Manifest
 
 DEFAULT_TTL = 240
@@ -119,18 +121,59 @@ class Publisher:
             PublishError: another publisher is at work, or clients would not believe what these
                 keys sign.
         """
-        options = options or TreeOptions()
+        self.ledger.head()  # better known before the lease is taken
+        with (
+            held(self._target, "publish", wait=wait),
+            _workspace() as workspace,
+            self.opened(workspace, options or TreeOptions()) as transaction,
+        ):
+            yield transaction
+
+    @contextlib.contextmanager
+    def opened(
+        self,
+        workspace: Path,
+        options: TreeOptions,
+        *,
+        slots: list[SlotState] | None = None,
+        dirtab: Digest | None = None,
+    ) -> Iterator[Transaction]:
+        """A transaction for who has the lease already.
+
+        Args:
+            workspace: A folder for catalogs that are being changed.
+            options: How trees are published.
+            slots: What another process has left in the workspace.
+            dirtab: The rules of the old revision, if there are slots.
+
+        Raises:
+            PublishError: clients would not believe what these keys sign.
+        """
         head = self.ledger.head()
-        with held(self._target, "publish", wait=wait), _workspace() as workspace:
-            head = self.ledger.head()
-            self.ledger.check_readable()
-            store = self.store(self.algorithm_after(head))
-            tree = open_tree(store, workspace, head.manifest, options)
+        self.ledger.check_readable()
+        store = self.store(self.algorithm_after(head))
+        root = NestedCatalog(b"", head.manifest.root_catalog, head.manifest.catalog_size)
+        tree = WritableTree(
+            store, workspace, None if slots else root, nanoseconds=options.nanoseconds
+        )
+        if slots:
+            tree.slots.restore(slots)
+        else:
             dirtab = dirtab_digest(tree)
-            with contextlib.closing(
-                Transaction(self.ledger, head, store, tree, options, dirtab=dirtab)
-            ) as transaction:
-                yield transaction
+        with contextlib.closing(
+            Transaction(self.ledger, head, store, tree, options, dirtab=dirtab)
+        ) as transaction:
+            yield transaction
+
+    def lease_for_user(self, purpose: str, seconds: float, *, wait: float = 0.0) -> Lease:
+        """The right to publish, for a user's commands and not for this process.
+
+        Raises:
+            PublishError: somebody else has it.
+        """
+        self.ledger.head()
+        holder = new_holder(purpose, seconds, now=time.time(), process=False)
+        return Lease.acquire(self._target, holder, wait=wait)
 
     def publish(
         self,

@@ -7,7 +7,6 @@ import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from lazyfs.cas.digest import Digest, ObjectKind
 from lazyfs.errors import PublishError
@@ -21,7 +20,6 @@ from lazyfs.publish.pipeline import ContentPipeline, workers
 from lazyfs.publish.source import Source
 from lazyfs.publish.tree_finisher import FinishedTree, Stamp, finish_tree
 from lazyfs.publish.writable_tree import WritableTree
-from lazyfs.repository.catalog import NestedCatalog
 from lazyfs.repository.history import Tag
 from lazyfs.repository.manifest import Manifest
 from lazyfs.repository.pathhash import normalize
@@ -72,11 +70,12 @@ class Transaction:
         dirtab: Digest | None = None,
     ) -> None:
         self._ledger = ledger
-        self._head = head
+        self.head = head
         self._store = store
         self._options = options
         self._pool = ThreadPoolExecutor(workers(), thread_name_prefix="lazyfs-publish")
         self.tree = tree
+        """What is changed."""
         self.dirtab = dirtab
 
     # --- changes -----------------------------------------------------------------------------
@@ -128,7 +127,7 @@ class Transaction:
 
     def _ingestor(self) -> Ingestor:
         # A file that was changed in the same second as the catalog may have been read before.
-        settled = max(0, self._head.manifest.timestamp - 1) * 1_000_000_000
+        settled = max(0, self.head.manifest.timestamp - 1) * 1_000_000_000
         pipeline = ContentPipeline(self._store, self._pool, workers())
         dirtab = read_dirtab(self.tree, self._store)
         return Ingestor(
@@ -173,9 +172,9 @@ class Transaction:
             PublishError: somebody else has published meanwhile, or something cannot be written.
                 The old revision stands.
         """
-        old = self._head.manifest
+        old = self.head.manifest
         tags = self.check_tag(tag)
-        now = self._ledger.now(self._head)
+        now = self._ledger.now(self.head)
         manifest = replace(
             old,
             ttl=old.ttl if ttl is None else ttl,
@@ -191,8 +190,8 @@ class Transaction:
             finished = finish_tree(self.tree.slots, self._store, stamp, self._pool)
         manifest = replace(manifest, root_catalog=finished.root, catalog_size=finished.size)
         head = moved_trunk(tags, _trunk(manifest), tag, description)
-        after = self._head if old.revision >= 0 else None
-        self._head = self._ledger.advance(self._store, manifest, after=after, tags=head)
+        after = self.head if old.revision >= 0 else None
+        self.head = self._ledger.advance(self._store, manifest, after=after, tags=head)
         return self._result(finished)
 
     def check_tag(self, tag: str | None) -> tuple[Tag, ...]:
@@ -201,7 +200,7 @@ class Transaction:
         Raises:
             PublishError: the name is taken, or can be none.
         """
-        tags = self._ledger.tags(self._head)
+        tags = self._ledger.tags(self.head)
         if tag is not None:
             check_new_name(tag, {known.name for known in tags})
         return tags
@@ -209,7 +208,7 @@ class Transaction:
     def _result(self, finished: FinishedTree) -> PublishResult:
         counters = finished.counters
         return PublishResult(
-            self._head.manifest.revision,
+            self.head.manifest.revision,
             finished.root,
             counters["regular"],
             counters["file_size"],
@@ -223,14 +222,6 @@ class Transaction:
         """End without publishing what was not committed."""
         self._pool.shutdown(cancel_futures=True)
         self.tree.close()
-
-
-def open_tree(
-    store: ContentStore, workspace: Path, manifest: Manifest, options: TreeOptions
-) -> WritableTree:
-    """The tree of a revision, to be changed."""
-    root = NestedCatalog(b"", manifest.root_catalog, manifest.catalog_size)
-    return WritableTree(store, workspace, root, nanoseconds=options.nanoseconds)
 
 
 @contextlib.contextmanager
