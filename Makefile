@@ -9,7 +9,12 @@ PYTHON := $(VENV)/bin/python
 PACKAGES := fuse3 libfuse3-dev pkg-config gcc libc6-dev python3-dev python3-venv attr e2fsprogs util-linux
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: help demo test lint bench bench-quick clean install setup
+# Real object storage for the tests, beside moto's; its binary is built once for each user.
+MINIO := github.com/minio/minio@v0.0.0-20260212201848-7aac2a2c5b7c
+MINIO_BIN := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/lazyfs/bin/minio-$(lastword $(subst -, ,$(MINIO)))
+MINIO_SECONDS := 300
+
+.PHONY: help demo test minio lint bench bench-quick clean install setup
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -41,7 +46,7 @@ $(PYTHON): | .make/apt
 
 .make/venv: pyproject.toml setup.py native/chunker.c | $(PYTHON)
 	@$(PYTHON) -m pip install --quiet --upgrade pip
-	$(PYTHON) -m pip install --quiet --editable '.[fuse,test,lint]'
+	$(PYTHON) -m pip install --quiet --editable '.[fuse,s3,test,lint]'
 	touch $@
 
 setup: .make/apt .make/venv  ## Install what is needed; done by the other targets by themselves
@@ -49,8 +54,22 @@ setup: .make/apt .make/venv  ## Install what is needed; done by the other target
 demo: setup  ## Publish, serve, mount, read lazily and update a repository, all on this machine
 	@$(PYTHON) -m demo
 
-test: setup  ## Run all tests
+test: setup minio  ## Run all tests
 	@$(PYTHON) -m pytest tests
+
+# Whatever goes wrong here is no failure: the tests run with moto's server then.
+minio:  ## Build the S3 server MinIO for the tests, if Go is here; done by 'make test' by itself
+	@[ -z "$${LAZYFS_MINIO:-}" ] && [ ! -x $(MINIO_BIN) ] && ! command -v minio >/dev/null || exit 0
+	command -v go >/dev/null || { echo "no Go here to build MinIO with: S3 is tested with moto alone"; exit 0; }
+	echo "building MinIO for the tests of S3, once for each user: two to four minutes"
+	build=$$(mktemp -d)
+	trap 'rm -rf "$$build"' EXIT
+	if CGO_ENABLED=0 GOBIN="$$build" timeout $(MINIO_SECONDS) go install -ldflags='-s -w' $(MINIO) >"$$build/log" 2>&1 &&
+		install -D "$$build/minio" $(dir $(MINIO_BIN)).minio.$$$$ && mv $(dir $(MINIO_BIN)).minio.$$$$ $(MINIO_BIN); then
+		exit 0
+	fi
+	tail -n 3 "$$build/log"
+	echo "MinIO was not built: S3 is tested with moto alone"
 
 lint: setup  ## Check style and types
 	@$(VENV)/bin/ruff check .
