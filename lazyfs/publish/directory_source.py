@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 from lazyfs.errors import PublishError
 from lazyfs.publish.graft import MAX_GRAFT_BYTES, grafted_name, parse_graft
+from lazyfs.publish.owner_map import OwnerMap
 from lazyfs.publish.source import PUBLISHED_XATTRS, SourceEntry, SourceItem
 from lazyfs.repository.xattr_blob import MAX_BYTES, MAX_ENTRIES
 
@@ -26,13 +27,17 @@ class DirectorySource:
         folder: The directory, which becomes the top.
         xattrs: Read extended attributes: of users, and file capabilities. The others belong to
             the publishing machine.
+        owners: By whom the entries will be owned; None: as they are.
     """
 
-    def __init__(self, folder: Path, *, xattrs: bool = True) -> None:
+    def __init__(
+        self, folder: Path, *, xattrs: bool = True, owners: OwnerMap | None = None
+    ) -> None:
         if not folder.is_dir():
             raise PublishError("not a directory", path=str(folder))
         self._folder = os.fsencode(folder)
         self._xattrs = xattrs
+        self._owners = owners or OwnerMap()
 
     @property
     def name(self) -> str:
@@ -95,7 +100,7 @@ class DirectorySource:
             target = os.readlink(path) if is_link else b""  # noqa: PTH115 - the path is bytes
         except OSError as exc:
             raise PublishError(f"cannot read: {exc.strerror}", path=path) from exc
-        return SourceEntry(
+        entry = SourceEntry(
             name,
             status.st_mode,
             status.st_size,
@@ -107,6 +112,7 @@ class DirectorySource:
             _read_xattrs(path) if self._xattrs else {},
             (status.st_dev, status.st_ino),
         )
+        return self._owners.map_entry(entry)
 
 
 def _grafted(at: bytes, entry: SourceEntry, marker: bytes) -> SourceItem:

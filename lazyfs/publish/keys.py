@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -36,19 +36,7 @@ class RepositoryKeys:
     @classmethod
     def generate(cls, fqrn: str) -> Self:
         """Fresh keys for a repository, the certificate signed by its own key."""
-        key = rsa.generate_private_key(65537, KEY_BITS)
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"{fqrn} release managers"[:64])])
-        now = datetime.datetime.now(datetime.UTC)
-        certificate = (
-            x509.CertificateBuilder()
-            .subject_name(name)
-            .issuer_name(name)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(days=1))
-            .not_valid_after(now + datetime.timedelta(days=CERTIFICATE_DAYS))
-            .sign(key, hashes.SHA256())
-        )
+        key, certificate = _make_certificate(fqrn)
         master = rsa.generate_private_key(65537, KEY_BITS)
         trusted = (MasterKey(Path(f"{fqrn}.pub"), master.public_key()),)
         return cls(master, key, certificate, trusted)
@@ -99,6 +87,28 @@ class RepositoryKeys:
         _write(folder / f"{fqrn}.key", _private_pem(self.key), 0o600)
         _write(folder / f"{fqrn}.crt", self.certificate_pem, 0o644)
 
+    def with_new_certificate(self, fqrn: str) -> Self:
+        """The same master key, with a fresh repository key and certificate."""
+        key, certificate = _make_certificate(fqrn)
+        return replace(self, key=key, certificate=certificate)
+
+    def replace_saved(self, folder: Path, fqrn: str) -> None:
+        """Write ``FQRN.key`` and ``.crt`` in place of older ones, which get the ending ``.old``.
+
+        Raises:
+            PublishError: they cannot be written.
+        """
+        for suffix, content, mode in (
+            ("key", _private_pem(self.key), 0o600),
+            ("crt", self.certificate_pem, 0o644),
+        ):
+            path = folder / f"{fqrn}.{suffix}"
+            try:
+                path.replace(path.with_name(path.name + ".old"))
+            except OSError as exc:
+                raise PublishError(f"cannot rename: {exc.strerror}", path=str(path)) from exc
+            _write(path, content, mode)
+
     def need_master(self) -> rsa.RSAPrivateKey:
         """The master key.
 
@@ -132,6 +142,24 @@ class RepositoryKeys:
     def certificate_der(self) -> bytes:
         """The certificate in the form that fingerprints cover."""
         return self.certificate.public_bytes(serialization.Encoding.DER)
+
+
+def _make_certificate(fqrn: str) -> tuple[rsa.RSAPrivateKey, x509.Certificate]:
+    """A fresh repository key, and a certificate for it that it signs itself."""
+    key = rsa.generate_private_key(65537, KEY_BITS)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"{fqrn} release managers"[:64])])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=CERTIFICATE_DAYS))
+        .sign(key, hashes.SHA256())
+    )
+    return key, certificate
 
 
 def _load_private(path: Path) -> rsa.RSAPrivateKey:

@@ -216,6 +216,13 @@ def _renewed(lease: Lease) -> Iterator[None]:
         thread.join()
 
 
+def current_holder(target: UploadTarget, *, clock: Clock = time.time) -> Holder | None:
+    """Who has the lease now; None: nobody."""
+    there = target.read(LEASE_PATH)
+    holder = _parse(there) if there is not None else None
+    return holder if holder is not None and not holder.is_gone(clock()) else None
+
+
 def break_lease(target: UploadTarget) -> Holder | None:
     """Take the lease away from whoever has it, whom this returns."""
     there = target.read(LEASE_PATH)

@@ -192,10 +192,17 @@ class Ledger:
 
     # --- writing -----------------------------------------------------------------------------
 
-    def sign_whitelist(self, algorithm: Algorithm, days: int) -> None:
-        """Replace the whitelist by one that lists the certificate for ``days`` from now."""
+    def sign_whitelist(
+        self, algorithm: Algorithm, days: int, *, others: Iterable[bytes] = ()
+    ) -> None:
+        """Replace the whitelist by one that lists the certificate for ``days`` from now.
+
+        ``others`` are further certificates that are listed, in DER form.
+        """
         now = datetime.datetime.fromtimestamp(self._clock(), datetime.UTC)
-        whitelist = make_whitelist(self.fqrn, self.keys, algorithm, now=now, days=days)
+        whitelist = make_whitelist(
+            self.fqrn, self.keys, algorithm, now=now, days=days, others=others
+        )
         signed = sign_whitelist(whitelist, self.keys.need_master(), algorithm)
         self.target.replace(WHITELIST_PATH, signed)
 

@@ -7,6 +7,7 @@ import stat
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from lazyfs.cas.digest import Algorithm, Digest
@@ -202,6 +203,33 @@ class Publisher:
             PublishError: there is no repository, or its place cannot be written.
         """
         self.ledger.sign_whitelist(self.algorithm_after(self.ledger.head()), days)
+
+    def renew_certificate(
+        self, keys: RepositoryKeys, *, days: int = WHITELIST_DAYS, wait: float = 0.0
+    ) -> None:
+        """Have the newest revision signed by another certificate, which the whitelist lists then.
+
+        At no moment is there a manifest that the whitelist does not vouch for. The old
+        certificate stays listed until the whitelist is renewed the next time, so that caches may
+        still have the old manifest.
+
+        Args:
+            keys: The new repository key and certificate, with the old master key.
+            days: How long the whitelist shall hold.
+            wait: Seconds to wait for another publisher to end.
+
+        Raises:
+            PublishError: another publisher is at work, or something cannot be written.
+        """
+        with held(self._target, "new certificate", wait=wait):
+            head = self.ledger.head()
+            algorithm = self.algorithm_after(head)
+            tags = self.ledger.tags(head)
+            old = self.ledger.keys.certificate_der
+            self.ledger = Ledger(self._target, keys, self.ledger.fqrn)
+            self.ledger.sign_whitelist(algorithm, days, others=[old])
+            manifest = replace(head.manifest, timestamp=self.ledger.now(head))
+            self.ledger.advance(self.store(algorithm), manifest, after=head, tags=tags)
 
     def store(self, algorithm: Algorithm) -> ContentStore:
         """Where content goes."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Iterable
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
@@ -49,7 +50,11 @@ def make_whitelist(
     *,
     now: datetime.datetime,
     days: int = WHITELIST_DAYS,
+    others: Iterable[bytes] = (),
 ) -> Whitelist:
-    """A whitelist for the repository's certificate, valid from ``now`` for ``days``."""
-    fingerprint = algorithm.digest(keys.certificate_der)
-    return Whitelist(now, now + datetime.timedelta(days=days), fqrn, (fingerprint,))
+    """A whitelist for the repository's certificate, valid from ``now`` for ``days``.
+
+    ``others`` are further certificates that are listed, in DER form.
+    """
+    fingerprints = tuple(algorithm.digest(der) for der in (keys.certificate_der, *others))
+    return Whitelist(now, now + datetime.timedelta(days=days), fqrn, fingerprints)
