@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,7 +72,7 @@ class Place:
 
 
 @pytest.fixture(params=["directory", *NAMES])
-def place(request: pytest.FixtureRequest, tmp_path: Path, s3_servers: S3Servers) -> Iterator[Place]:
+def place(request: pytest.FixtureRequest, tmp_path: Path, s3_servers: S3Servers) -> Place:
     if request.param == "directory":
         made = Place(lambda: DirectoryTarget(tmp_path / FQRN), tmp_path / "source")
     else:
