@@ -10,9 +10,9 @@ import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
+from lazyfs.publish.directory_target import DirectoryTarget
 from lazyfs.publish.keys import RepositoryKeys
 from lazyfs.publish.publisher import Publisher
-from lazyfs.publish.directory_target import DirectoryTarget
 
 FQRN = "bench.example.org"
 MARKER = ".cvmfscatalog"

@@ -154,9 +154,14 @@ def machine_facts(repeat: int) -> dict[str, Any]:
 
 def record(readme: Path, report: Report) -> None:
     """Put the table into the README, in the place of the one before."""
-    before, rest = readme.read_text().split(MARKS[0])
-    after = rest.split(MARKS[1])[1]
-    readme.write_text(f"{before}{MARKS[0]}\n{report.to_markdown()}{MARKS[1]}{after}")
+    replace_section(readme, MARKS, report.to_markdown())
+
+
+def replace_section(readme: Path, marks: tuple[str, str], text: str) -> None:
+    """Put ``text`` between two lines of a file, in the place of what is there."""
+    before, rest = readme.read_text().split(marks[0])
+    after = rest.split(marks[1])[1]
+    readme.write_text(f"{before}{marks[0]}\n{text}{marks[1]}{after}")
 
 
 def _row(cells: Sequence[str]) -> str:
