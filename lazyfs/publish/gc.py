@@ -11,13 +11,7 @@ from lazyfs.errors import PublishError
 from lazyfs.publish.content import ContentStore
 from lazyfs.publish.gc_mark import Marker
 from lazyfs.publish.gc_roots import GcPolicy, KeptRevision, find_roots
-from lazyfs.publish.history_writer import (
-    REFLOG_CATALOG,
-    REFLOG_CERTIFICATE,
-    REFLOG_HISTORY,
-    REFLOG_METAINFO,
-    Reference,
-)
+from lazyfs.publish.history_writer import REFLOG_CATALOG, REFLOG_KINDS, Reference
 from lazyfs.publish.lease import LEASE_PATH, Lease, held
 from lazyfs.publish.ledger import Head, Ledger
 from lazyfs.publish.marks import Marks
@@ -31,12 +25,6 @@ _STAGING = "data/txn/"
 _IN_USE = frozenset((LEASE_PATH, f"{_STAGING}documents.lock"))
 """What lies among abandoned uploads and is none."""
 
-_KINDS = {
-    REFLOG_CATALOG: ObjectKind.CATALOG,
-    REFLOG_CERTIFICATE: ObjectKind.CERTIFICATE,
-    REFLOG_HISTORY: ObjectKind.HISTORY,
-    REFLOG_METAINFO: ObjectKind.METAINFO,
-}
 _BATCH = 1000
 """Objects that are removed at a time, and as many as S3 takes in one request."""
 
@@ -152,8 +140,8 @@ class _Collection:
             lease.renew()
             head = self._let_go(head, rows)
         for row in rows:
-            if row.type in _KINDS:
-                marks.need(row.digest, _KINDS[row.type])
+            if row.type in REFLOG_KINDS:
+                marks.need(row.digest, REFLOG_KINDS[row.type])
         self._need_documents(head, marks)
         objects, size = self._condemn(marks)
         removed_objects, removed_size = self._remove(marks, lease)
@@ -182,7 +170,7 @@ class _Collection:
                 return row.digest in roots
             # What is of no known type belongs to a later format.
             recent = row.timestamp >= self._fresh_since
-            return recent or row.digest in named or row.type not in _KINDS
+            return recent or row.digest in named or row.type not in REFLOG_KINDS
 
         rows = [row for row in references if stays(row)]
         logged = {row.digest for row in rows}

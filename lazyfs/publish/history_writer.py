@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import Container, Iterable
 from dataclasses import dataclass
 
-from lazyfs.cas.digest import Digest
+from lazyfs.cas.digest import Digest, ObjectKind
 from lazyfs.errors import FormatError, PublishError
 from lazyfs.repository.history import Tag
 
@@ -16,6 +16,14 @@ TRUNK = "trunk"
 TRUNK_PREVIOUS = "trunk-previous"
 
 REFLOG_CATALOG, REFLOG_CERTIFICATE, REFLOG_HISTORY, REFLOG_METAINFO = range(4)
+
+REFLOG_KINDS = {
+    REFLOG_CATALOG: ObjectKind.CATALOG,
+    REFLOG_CERTIFICATE: ObjectKind.CERTIFICATE,
+    REFLOG_HISTORY: ObjectKind.HISTORY,
+    REFLOG_METAINFO: ObjectKind.METAINFO,
+}
+"""What the types of the reflog's rows are stored as."""
 
 _TAG_NAME = re.compile(r"[A-Za-z0-9._/:-]{1,255}")
 

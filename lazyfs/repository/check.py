@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from lazyfs.cas.digest import Digest, ObjectKind
 from lazyfs.cas.store import ObjectRef
 from lazyfs.errors import LazyfsError
-from lazyfs.repository.check_catalog import Problem, check_catalog
+from lazyfs.repository.check_catalog import Problem, check_catalog, check_mountpoint
 from lazyfs.repository.check_journal import CheckJournal, identity
 from lazyfs.repository.extents import whole_extents
 from lazyfs.repository.node import Node
 from lazyfs.repository.revision import Revision
 
-__all__ = ["CheckReport", "Problem", "Progress", "check_revision"]
+__all__ = ["CheckReport", "Problem", "Progress", "Thoroughness", "check_revision"]
 
 Progress = Callable[[int, int], None]
 """Called with the entries seen so far, and how many there are in the whole revision."""
@@ -25,6 +26,19 @@ MAX_PROBLEMS = 10_000
 """Problems collected before a check gives up."""
 
 _PENDING_PER_WORKER = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Thoroughness:
+    """What whoever keeps a repository checks beyond what a reader does."""
+
+    empty_objects: bool = False
+    """The object of empty files must be there: lazyfs reads none, the real client does."""
+    finished: set[tuple[bytes, Digest]] = field(default_factory=set)
+    """Catalogs, by mountpoint and digest, that another check went through with all below them:
+    passed over. Those of this check are added."""
+    on_damage: Callable[[bytes, ObjectRef, LazyfsError], bool] = lambda path, ref, why: False
+    """Called for an object that is missing or damaged; True: it is taken care of, no problem."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +61,7 @@ def check_revision(
     content: bool = True,
     workers: int = 8,
     progress: Progress | None = None,
+    thoroughness: Thoroughness | None = None,
 ) -> CheckReport:
     """Check a revision or a subtree of it; problems are collected, not raised.
 
@@ -58,6 +73,7 @@ def check_revision(
             only catalogs are looked at.
         workers: Objects verified in parallel.
         progress: Called as the check goes on.
+        thoroughness: What is checked beyond what readers need.
 
     Raises:
         PathNotFound: there is no such subtree.
@@ -67,7 +83,7 @@ def check_revision(
     pool = ThreadPoolExecutor(workers, thread_name_prefix="lazyfs-check")
     with CheckJournal(journal) as done:
         try:
-            checker = _Checker(revision, done, pool, workers * _PENDING_PER_WORKER)
+            checker = _Checker(revision, done, pool, workers, thoroughness or Thoroughness())
             checker.run(top, content=content, progress=progress)
         finally:
             pool.shutdown(cancel_futures=True)
@@ -76,12 +92,18 @@ def check_revision(
 
 class _Checker:
     def __init__(
-        self, revision: Revision, journal: CheckJournal, pool: ThreadPoolExecutor, pending: int
+        self,
+        revision: Revision,
+        journal: CheckJournal,
+        pool: ThreadPoolExecutor,
+        workers: int,
+        thoroughness: Thoroughness,
     ) -> None:
         self._revision = revision
         self._journal = journal
         self._pool = pool
-        self._limit = pending
+        self._limit = workers * _PENDING_PER_WORKER
+        self._thoroughness = thoroughness
         self._pending: deque[tuple[bytes, ObjectRef, Future[None]]] = deque()
         self._submitted: set[str] = set()
         self._problems: list[Problem] = []
@@ -108,10 +130,9 @@ class _Checker:
 
     def _directory(self, node: Node, *, content: bool) -> list[Node]:
         try:
-            if node.mountpoint or not node.path:
-                if self._is_bound(node):
-                    return []
-                self._catalog(node, content=content)
+            is_root = node.mountpoint or not node.path
+            if is_root and (self._is_bound(node) or not self._catalog(node, content=content)):
+                return []
             children = self._revision.children(node.path)
         except LazyfsError as exc:
             self._failed(node.path, exc)
@@ -129,9 +150,16 @@ class _Checker:
         parent = self._revision.tree.holder(node.path)
         return all(nested.mountpoint != node.path for nested in parent.nested())
 
-    def _catalog(self, node: Node, *, content: bool) -> None:
+    def _catalog(self, node: Node, *, content: bool) -> bool:
+        """Check the catalog that begins at a directory; False: it was gone through before."""
         tree = self._revision.tree
         catalog = tree.lister(node.path)
+        key, finished = (catalog.mountpoint, catalog.digest), self._thoroughness.finished
+        if key in finished:
+            # The entry in the parent may differ, whatever is below it.
+            self._problems += check_mountpoint(catalog, node)
+            return False
+        finished.add(key)
         self._catalogs += 1
         if content:
             self._submit(node.path, (tree.ref(catalog),))
@@ -139,6 +167,7 @@ class _Checker:
             self._problems += check_catalog(tree, catalog, node)
         except LazyfsError as exc:
             self._failed(node.path, exc)
+        return True
 
     def _hardlinks(self, children: list[Node]) -> None:
         groups: dict[int, list[Node]] = {}
@@ -162,6 +191,8 @@ class _Checker:
             return
         if content:
             self._submit(node.path, (extent.ref for extent in extents))
+            if self._thoroughness.empty_objects and not node.size and node.digest is not None:
+                self._submit(node.path, (ObjectRef(node.digest, ObjectKind.FILE, node.codec, 0),))
 
     def _submit(self, path: bytes, refs: Iterable[ObjectRef]) -> None:
         for ref in refs:
@@ -177,7 +208,8 @@ class _Checker:
             try:
                 future.result()
             except LazyfsError as exc:
-                self._failed(path, exc)
+                if not self._thoroughness.on_damage(path, ref, exc):
+                    self._failed(path, exc)
                 continue
             self._objects += 1
             self._bytes += ref.size or 0

@@ -36,7 +36,7 @@ def check_catalog(tree: CatalogTree, catalog: Catalog, mountpoint: Node) -> Iter
     Raises:
         LazyfsError: a row cannot be, so that no more can be said.
     """
-    yield from _check_root(catalog, mountpoint)
+    yield from check_mountpoint(catalog, mountpoint)
     counted: Counter[str] = Counter()
     mountpoints: set[bytes] = set()
     rows = 0
@@ -62,7 +62,8 @@ def _problem(catalog: Catalog, message: str, path: bytes | None = None) -> Probl
     return Problem(catalog.mountpoint if path is None else path, f"{catalog.digest}C", message)
 
 
-def _check_root(catalog: Catalog, mountpoint: Node) -> Iterator[Problem]:
+def check_mountpoint(catalog: Catalog, mountpoint: Node) -> Iterator[Problem]:
+    """What does not fit between a catalog and its entry in the parent; as `check_catalog`."""
     root = catalog.find(catalog.mountpoint)
     if root is None or not root.is_dir:
         yield _problem(catalog, "the catalog has no root entry")

@@ -9,8 +9,9 @@ from support.catalogs import CatalogBuilder, Row
 from support.memory_store import MemoryStore
 
 from lazyfs.cas.digest import Algorithm, ObjectKind
-from lazyfs.errors import ConfigError, PathNotFound
-from lazyfs.repository.check import CheckReport, check_revision
+from lazyfs.cas.store import ObjectRef
+from lazyfs.errors import ConfigError, LazyfsError, ObjectMissing, PathNotFound
+from lazyfs.repository.check import CheckReport, Thoroughness, check_revision
 from lazyfs.repository.revision import Revision
 
 FOLDER = stat.S_IFDIR | 0o755
@@ -140,6 +141,58 @@ def test_a_missing_catalog_is_one_problem(good: Good) -> None:
     (problem,) = check_revision(revision).problems
     assert problem.path == b"/d/n"
     assert str(nested) in problem.object
+
+
+# --- more than readers need ----------------------------------------------------------------
+
+
+def test_the_object_of_empty_files_is_looked_for_where_that_is_wanted(good: Good) -> None:
+    thorough = Thoroughness(empty_objects=True)
+    revision = good.revision()
+    assert check_revision(revision, thoroughness=thorough).objects == 8
+    del good.store.objects[good.marker, ObjectKind.FILE]
+    assert check_revision(revision).problems == ()
+    thorough = Thoroughness(empty_objects=True)
+    (problem,) = check_revision(revision, thoroughness=thorough).problems
+    assert problem.path == b"/d/n/.cvmfscatalog"
+
+
+def test_catalogs_of_an_earlier_check_are_passed_over(good: Good) -> None:
+    thorough = Thoroughness()
+    first = check_revision(good.revision(), thoroughness=thorough)
+    assert (first.catalogs, first.objects) == (2, 7)
+    good.root.link(b"/l2", b"a")
+    good.root.counters["self_symlink"] = 2
+    second = check_revision(good.root.revision(good.store), thoroughness=thorough)
+    # The other root catalog, and what its own entries name.
+    assert (second.catalogs, second.objects, second.problems) == (1, 5, ())
+
+
+def test_the_entry_of_a_catalog_that_is_passed_over_is_checked(good: Good) -> None:
+    thorough = Thoroughness()
+    check_revision(good.revision(), thoroughness=thorough)
+    good.root.rows[-1] = (b"/d/n", Row(FOLDER, flags=3, size=4096, links=2, uid=7))
+    found = messages(check_revision(good.root.revision(good.store), thoroughness=thorough))
+    assert found == ["/d/n: the mountpoint differs from the root of its catalog"]
+
+
+def test_damage_may_be_taken_care_of(good: Good) -> None:
+    revision = good.revision()
+    lost = {
+        path: good.store.objects.pop((good.digests[path], ObjectKind.FILE))
+        for path in (b"/a", b"/d/b")
+    }
+    seen: list[tuple[bytes, ObjectRef]] = []
+
+    def mend(path: bytes, ref: ObjectRef, why: LazyfsError) -> bool:
+        assert isinstance(why, ObjectMissing)
+        seen.append((path, ref))
+        return path == b"/a"
+
+    report = check_revision(revision, thoroughness=Thoroughness(on_damage=mend))
+    assert {path: ref.digest for path, ref in seen} == {path: good.digests[path] for path in lost}
+    assert [problem.path for problem in report.problems] == [b"/d/b"]
+    assert report.objects == 5
 
 
 # --- the journal ---------------------------------------------------------------------------
