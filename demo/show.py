@@ -159,8 +159,7 @@ def publish(demo: Demo) -> dict[str, Any]:
     count = build_tree(demo.tree)
     demo.say(f"publishing {count} files as the signed repository {FQRN}")
     keys = str(demo.folder / "keys")
-    demo.lazyfs("publish", "keys", FQRN, keys)
-    demo.lazyfs("publish", "init", FQRN, str(demo.repository), "--keys", keys)
+    demo.lazyfs("publish", "init", str(demo.repository), "--keys", keys)
     return publish_tree(demo)
 
 
@@ -169,7 +168,7 @@ def publish_tree(demo: Demo) -> dict[str, Any]:
     keys = str(demo.folder / "keys")
     answer: dict[str, Any] = json.loads(
         demo.lazyfs(
-            "publish", "dir", FQRN, str(demo.repository), str(demo.tree), "--keys", keys, "--json"
+            "publish", "sync", str(demo.repository), str(demo.tree), "--keys", keys, "--json"
         )
     )
     return answer

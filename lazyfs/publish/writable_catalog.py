@@ -161,7 +161,7 @@ class WritableCatalog:
                 seconds,
                 fraction if self._nanoseconds else None,
                 _flags(entry, stored) | flags,
-                entry.name if path else b"",
+                path.rpartition(b"/")[2],
                 entry.target,
                 entry.uid,
                 entry.gid,
