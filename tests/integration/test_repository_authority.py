@@ -445,6 +445,21 @@ def test_a_look_that_finds_an_older_revision_says_so(world: World) -> None:
         authority.update(held, held.manifest.root_catalog)
 
 
+def test_what_is_read_is_not_left_for_an_older_revision_though_nothing_is_remembered(
+    world: World,
+) -> None:
+    world.publish(7)
+    authority = world.authority()
+    held = authority.decide()
+    world.publish(6)
+    with pytest.raises(RollbackRefused):
+        authority.update(held, held.manifest.root_catalog)
+    allowing = world.authority(allow_rollback=True)
+    offered = allowing.update(held, held.manifest.root_catalog)
+    assert offered is not None
+    assert offered.manifest.revision == 6
+
+
 def test_a_revoked_certificate_is_noticed_without_a_new_revision(world: World) -> None:
     manifest = world.publish(7)
     authority = world.authority()
