@@ -104,6 +104,7 @@ class CachedStore:
             return writer.commit()
 
     def _load_uncached(self, ref: ObjectRef, why: CacheError) -> FileHandle:
+        why.object = why.object or str(ref)
         if ref.size is not None and ref.size > UNCACHED_BYTES:
             raise why
         if not self._warned_uncached:

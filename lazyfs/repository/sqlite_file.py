@@ -99,6 +99,12 @@ class SqliteFile:
             raise FormatError(
                 "the database has views, triggers or virtual tables", object=self.name
             )
+        # A generated column computes within one step, where no budget sees it.
+        if self.row(
+            "SELECT 1 FROM sqlite_master AS m JOIN pragma_table_xinfo(m.name) AS c"
+            " WHERE m.type = 'table' AND c.hidden"
+        ):
+            raise FormatError("the database has generated columns", object=self.name)
         self.tables = frozenset(text(name) for kind, name, _ in found if kind == b"table")
         missing = tables - self.tables
         if missing:
