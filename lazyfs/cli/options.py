@@ -121,15 +121,24 @@ def _common(
         **_keys(pubkey or []),
         **_given("CVMFS_CACHE_DIR", str(cache.absolute()) if cache else None),
         **_given("CVMFS_SERVER_URL", server),
-        **_given("CVMFS_HTTP_PROXY", proxy or ("DIRECT" if server else None)),
-        **_given("CVMFS_REPOSITORY_TAG", tag),
-        **_given("CVMFS_REPOSITORY_DATE", date),
-        **_given("CVMFS_ROOT_HASH", root_hash),
+        **_given("CVMFS_HTTP_PROXY", proxy),
+        **_revision(tag, date, root_hash),
         **_given("CVMFS_EXTERNAL_URL", external_url),
         **_given("LAZYFS_ALLOW_ROLLBACK", "yes" if allow_rollback else None),
         **_given("LAZYFS_ALLOW_EXPIRED", "yes" if allow_expired else None),
     }
     return CommonOptions(overrides | dict(map(assignment, set_ or [])), verbose)
+
+
+def _revision(tag: str | None, date: str | None, root_hash: str | None) -> dict[str, str]:
+    """One revision, whatever the configuration fixes."""
+    if not (tag or date or root_hash):
+        return {}
+    return {
+        "CVMFS_ROOT_HASH": root_hash or "",
+        "CVMFS_REPOSITORY_TAG": tag or "",
+        "CVMFS_REPOSITORY_DATE": date or "",
+    }
 
 
 def _given(name: str, value: str | None) -> dict[str, str]:
