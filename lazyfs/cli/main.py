@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import inspect
+import io
 import os
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 import lazyfs
 from lazyfs.errors import LazyfsError
@@ -23,8 +26,10 @@ EXIT_INTERRUPTED = 130
 _EPILOG = """\
 Examples:  lazyfs ls http://host/cvmfs/data.example.org --pubkey data.pub  ·
 lazyfs mount data.example.org /mnt/data  ·  lazyfs ctl /mnt/data status  ·
-lazyfs umount /mnt/data.  Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted; others
-tell the kind of failure, see docs/reference/errors.md.
+lazyfs umount /mnt/data
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted; others tell the kind of failure,
+see docs/reference/errors.md.
 """
 
 
@@ -33,7 +38,7 @@ def make_app() -> typer.Typer:
     app = typer.Typer(
         name="lazyfs",
         help="Read CernVM-FS repositories lazily: list, copy and check them, or mount them.",
-        epilog=_EPILOG,
+        epilog=_laid_out(_EPILOG),
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
@@ -42,7 +47,29 @@ def make_app() -> typer.Typer:
     app.callback()(_global_options)
     for name in MODULES:
         importlib.import_module(f"lazyfs.cli.{name}").register(app)
+    _lay_out_commands(app)
     return app
+
+
+def _lay_out_commands(app: typer.Typer) -> None:
+    for command in app.registered_commands:
+        command.help = _laid_out(inspect.getdoc(command.callback) or "")
+    for group in app.registered_groups:
+        if group.typer_instance is not None:
+            _lay_out_commands(group.typer_instance)
+
+
+def _laid_out(text: str) -> str:
+    """A docstring for the screen: paragraphs run on, each example has its line.
+
+    Brackets are escaped, typer takes them for markup.
+    """
+    paragraphs = [" ".join(part.split()) for part in text.split("\n\n")]
+    for number, words in enumerate(paragraphs):
+        if words.startswith("Examples:"):
+            examples = words.removeprefix("Examples:").split("·")
+            paragraphs[number] = "\n".join(["Examples:", *(e.strip() for e in examples)])
+    return escape("\n\n".join(paragraphs))
 
 
 def _show_version(wanted: bool) -> None:
@@ -62,7 +89,7 @@ def _global_options(
 
 def run(arguments: list[str] | None = None) -> None:
     """Run the command line and exit."""
-    _open_missing_streams()
+    _prepare_streams()
     try:
         make_app()(arguments, prog_name="lazyfs")
     except LazyfsError as exc:
@@ -77,12 +104,15 @@ def run(arguments: list[str] | None = None) -> None:
         sys.exit(EXIT_FAILED)
 
 
-def _open_missing_streams() -> None:
-    """Whoever closes our streams wants to see nothing."""
+def _prepare_streams() -> None:
+    """Whoever closes our streams wants to see nothing; a poor locale costs characters only."""
     if sys.stdout is None:
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115
     if sys.stderr is None:
         sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace" if stream is sys.stderr else "replace")
 
 
 def _give_up_output() -> None:

@@ -26,6 +26,8 @@ from lazyfs.cli.output import (
     print_line,
     progress_bar,
     show_path,
+    stat_facts,
+    stat_lines,
 )
 from lazyfs.repository.export import export_tree
 from lazyfs.repository.node import Node
@@ -110,25 +112,17 @@ def stat_(
     lazyfs stat data.example.org / --xattrs --json
     """
     with common.open(repo) as repository:
-        facts = []
-        for path in paths:
-            node = repository.current.resolve(encode_path(path), follow=False)
-            found = node_facts(node)
-            if node.is_symlink:
-                target = repository.current.readlink(node)
-                found["target"] = target.decode(errors="backslashreplace")
-            if xattrs:
-                found["xattrs"] = {
-                    name.decode(errors="backslashreplace"): value.hex()
-                    for name, value in repository.current.xattrs(node).items()
-                }
-            facts.append(found)
+        revision = repository.current
+        nodes = [revision.resolve(encode_path(path), follow=False) for path in paths]
+        targets = [revision.readlink(node) if node.is_symlink else None for node in nodes]
+        attributes = [revision.xattrs(node) if xattrs else None for node in nodes]
+    found = list(zip(nodes, targets, attributes, strict=True))
     if json:
-        print_json(facts)
+        print_json([stat_facts(*each) for each in found])
         return
-    for found in facts:
-        for name, value in found.items():
-            print_line(f"{name:>12}: {value}")
+    for each in found:
+        for line in stat_lines(*each):
+            print_line(line)
 
 
 def cp(

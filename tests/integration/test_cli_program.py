@@ -19,7 +19,7 @@ from support.publishing import PublishedRepository, make_repository
 
 import lazyfs
 from lazyfs.cli.main import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, make_app
-from lazyfs.errors import ConfigError
+from lazyfs.errors import ConfigError, ObjectMissing
 
 
 def commands(app: typer.Typer, *above: str) -> Iterator[tuple[str, ...]]:
@@ -34,9 +34,13 @@ def commands(app: typer.Typer, *above: str) -> Iterator[tuple[str, ...]]:
 COMMANDS = sorted(commands(make_app()))
 
 
+ODD = "caf\udce9"
+"""A name that is no UTF-8."""
+
+
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> PublishedRepository:
-    return make_repository(tmp_path_factory.mktemp("program"), {"file": b"content"})
+    return make_repository(tmp_path_factory.mktemp("program"), {ODD: b"odd", "file": b"content"})
 
 
 @pytest.fixture
@@ -153,3 +157,46 @@ def test_config_check(repository: PublishedRepository, monkeypatch: pytest.Monke
     wrong = invoke(*words, "--set", "CVMFS_TIMEOUT=soon", "--json")
     assert wrong.code == ConfigError.exit_code
     assert "CVMFS_TIMEOUT" in json.loads(wrong.out)["errors"][0]
+
+
+def test_config_show_prints_what_there_is_before_it_complains(
+    repository: PublishedRepository,
+) -> None:
+    done = invoke("config", "show", "nowhere.example.org", "--set", "CVMFS_X=1")
+    assert done.code == ConfigError.exit_code
+    assert "no server for this repository" in done.err
+    assert "CVMFS_X=1    # from command line" in done.text
+    wrong = ("--set", "CVMFS_TIMEOUT=x", "--json")
+    done = invoke("config", "show", str(repository.root), *wrong)
+    assert done.code == ConfigError.exit_code
+    assert json.loads(done.out)["CVMFS_TIMEOUT"] == {"value": "x", "origin": "command line"}
+
+
+def test_a_revision_asked_for_wins_over_one_that_is_configured(
+    ls: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CVMFS_ROOT_HASH", "00" * 20)
+    assert invoke(*ls).code == ObjectMissing.exit_code
+    assert "file" in invoke_ok(*ls, "--tag", "trunk").out.decode(errors="replace")
+
+
+@pytest.mark.parametrize("locale", ["C", "POSIX"])
+def test_a_poor_locale_costs_characters_only(ls: list[str], locale: str) -> None:
+    environment = os.environ | {"LC_ALL": locale, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+
+    def run(*words: str) -> bytes:
+        return subprocess.run(
+            [*LAZYFS, *words], env=environment, capture_output=True, check=True
+        ).stdout
+
+    assert b"Usage: lazyfs ls" in run("ls", "--help")
+    assert run("stat", *ls[1:], ODD).startswith(b"        path: /" + os.fsencode(ODD) + b"\n")
+    assert os.fsencode(ODD) in run(*ls).split(b"\n")
+    assert json.loads(run(*ls, "--json"))[0]["path_hex"] == (b"/" + os.fsencode(ODD)).hex()
+
+
+def test_help_shows_brackets_and_gives_each_example_its_line() -> None:
+    lines = invoke_ok("ctl", "--help").text.split("\n")
+    assert "[get|set MB]" in " ".join(" ".join(lines).split())
+    assert "lazyfs ctl /mnt/data status" in [line.strip() for line in lines]
+    assert "lazyfs umount /mnt/data" in [x.strip() for x in invoke_ok("--help").text.split("\n")]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+import time
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> PublishedRepository:
             "dir/twin2": HardLink("dir/twin"),
             "dir/empty": Folder(0o700),
             "link": Symlink("dir/tool"),
+            "dir/odd-link": Symlink("caf\udce9"),
             "caf\udce9": b"odd name",
         },
         tag="v2",
@@ -69,7 +71,7 @@ def test_ls_shows_names_in_byte_order_without_dots(lazyfs: Lazyfs) -> None:
 
 
 def test_ls_long_looks_like_ls(lazyfs: Lazyfs) -> None:
-    lines = lazyfs.ok("ls", "-l", "/dir").text.splitlines()
+    lines = lazyfs.ok("ls", "-l", "/dir").out.decode(errors="replace").splitlines()
     tool = next(line for line in lines if line.endswith(" tool"))
     assert tool.startswith("-rwxr-xr-x   1 ")
     assert " 10 " in tool
@@ -111,6 +113,25 @@ def test_stat_does_not_follow_links(lazyfs: Lazyfs) -> None:
 def test_stat_shows_extended_attributes_as_hex(lazyfs: Lazyfs) -> None:
     (tool,) = json.loads(lazyfs.ok("stat", "/dir/tool", "--xattrs", "--json").out)
     assert tool["xattrs"] == {"user.note": "ff31"}
+    assert (
+        "       xattr: user.note = b'\\xff1'\n" in lazyfs.ok("stat", "/dir/tool", "--xattrs").text
+    )
+
+
+def test_stat_shows_bytes_that_are_no_text_as_they_are(lazyfs: Lazyfs) -> None:
+    name = b"/caf\xe9"
+    assert lazyfs.ok("stat", os.fsdecode(name)).out.startswith(b"        path: " + name + b"\n")
+    link = lazyfs.ok("stat", "/dir/odd-link")
+    assert b"      target: " + name[1:] + b"\n" in link.out
+    (facts,) = json.loads(lazyfs.ok("stat", "/dir/odd-link", "--json").out)
+    assert facts["target_hex"] == name[1:].hex()
+
+
+def test_stat_shows_a_readable_time(lazyfs: Lazyfs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    expected = f"       mtime: 2020-09-13 12:26:40.123456789 ({MOMENT} ns)\n"
+    assert expected in lazyfs.ok("stat", "/hello").text
 
 
 def test_cp_copies_one_file_under_its_name_or_another(lazyfs: Lazyfs, tmp_path: Path) -> None:
@@ -147,7 +168,7 @@ def test_cp_of_the_whole_tree_equals_what_was_published(
 
 def test_find_with_every_condition(lazyfs: Lazyfs) -> None:
     assert lazyfs.ok("find", "/dir", "--name", "t*").text == "/dir/tool\n/dir/twin\n/dir/twin2\n"
-    assert lazyfs.ok("find", "--type", "l").text == "/link\n"
+    assert lazyfs.ok("find", "--type", "l").text == "/dir/odd-link\n/link\n"
     assert lazyfs.ok("find", "--size", "+100k").text == "/dir/big\n"
     assert lazyfs.ok("find", "--size", "-7", "--type", "f", "--name", "hello").text == "/hello\n"
     found = lazyfs.ok("find", "--newer", "2020-10-01", "--type", "f").out
