@@ -11,7 +11,7 @@ from pathlib import Path
 from lazyfs.cas.store import ObjectRef
 from lazyfs.errors import LazyfsError
 from lazyfs.repository.check_catalog import Problem, check_catalog
-from lazyfs.repository.check_journal import CheckJournal, identity
+from lazyfs.repository.check_journal import CheckJournal
 from lazyfs.repository.extents import whole_extents
 from lazyfs.repository.node import Node
 from lazyfs.repository.revision import Revision
@@ -165,15 +165,15 @@ class _Checker:
 
     def _submit(self, path: bytes, refs: Iterable[ObjectRef]) -> None:
         for ref in refs:
-            if identity(ref) not in self._submitted and not self._journal.knows(ref):
-                self._submitted.add(identity(ref))
+            if ref.claim not in self._submitted and not self._journal.knows(ref):
+                self._submitted.add(ref.claim)
                 self._pending.append((path, ref, self._pool.submit(self._revision.verify, ref)))
                 self._drain(self._limit)
 
     def _drain(self, limit: int) -> None:
         while len(self._pending) > limit:
             path, ref, future = self._pending.popleft()
-            self._submitted.discard(identity(ref))
+            self._submitted.discard(ref.claim)
             try:
                 future.result()
             except LazyfsError as exc:

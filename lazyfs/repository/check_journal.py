@@ -39,7 +39,7 @@ class CheckJournal:
 
     def knows(self, ref: ObjectRef) -> bool:
         """Whether the object was verified, in this run or an earlier one."""
-        return identity(ref) in self._known
+        return ref.claim in self._known
 
     def add(self, ref: ObjectRef) -> None:
         """Remember that the object was verified.
@@ -47,10 +47,10 @@ class CheckJournal:
         Raises:
             ConfigError: the file cannot be written.
         """
-        self._known.add(identity(ref))
+        self._known.add(ref.claim)
         try:
             if self._file is not None:
-                self._file.write(f"{identity(ref)}\n")
+                self._file.write(f"{ref.claim}\n")
         except OSError as exc:
             raise ConfigError(f"cannot write the journal: {exc.strerror}") from exc
 
@@ -69,10 +69,3 @@ class CheckJournal:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
-
-
-def identity(ref: ObjectRef) -> str:
-    """What is verified of an object; the size counts too, since a second row may lie about it."""
-    where = ref.external
-    place = f" {where.path.hex()}:{where.offset}" if where is not None else ""
-    return f"{ref.key}{ref.kind.value} {ref.size}{place}"
