@@ -112,6 +112,17 @@ def test_magic_attributes_are_listed_where_wanted_and_answer_everywhere(
         assert caught.value.errno == errno.ENODATA
 
 
+@pytest.mark.parametrize("name", ["system.posix_acl_access", "security.selinux"])
+def test_what_ls_asks_of_every_file_is_not_supported(
+    name: str, repository: PublishedRepository
+) -> None:
+    """So `ls -l` asks once, not for every entry."""
+    with mounted(repository.root, pubkey=repository.pubkey) as mount:
+        with pytest.raises(OSError, match="Errno") as caught:
+            os.getxattr(mount.path / "hello", name)
+        assert caught.value.errno == errno.EOPNOTSUPP
+
+
 def test_statfs_tells_how_full_the_cache_is(repository: PublishedRepository) -> None:
     limit = "CVMFS_QUOTA_LIMIT=100"
     with mounted(repository.root, "--set", limit, pubkey=repository.pubkey) as mount:
