@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 from collections import OrderedDict
+from collections.abc import Callable
 
 import trio
 
@@ -18,6 +20,9 @@ reader, and a file that is opened again and again costs no thread. Each is one d
 
 SMALL_OBJECT = 128 << 10
 """Bytes up to which an object is read as a whole when it is opened: one thread in place of two."""
+
+HELD_SHARE = 2
+"""One of so many descriptors may be held by open files between their reads."""
 
 _RWF_NOWAIT = getattr(os, "RWF_NOWAIT", 0)
 _NOT_NOW = (errno.EAGAIN, errno.EOPNOTSUPP, errno.EINTR)
@@ -61,6 +66,11 @@ class PooledObject:
             offset += got
 
 
+def descriptors_to_hold() -> int:
+    """How many objects may be held open by those who do not read at the moment."""
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0] // HELD_SHARE
+
+
 class ObjectPool:
     """Opens objects and shares them among the files that need them.
 
@@ -69,18 +79,33 @@ class ObjectPool:
         workers: Where blocking happens: a look into the cache in one lane, and only what is not
             there in another, so that dead servers never keep cached objects from being opened.
         idle: Objects kept open without users.
+        may_hold: How many there may be with users before users should not hold them longer than
+            they read. Asked each time: the limit of descriptors may be raised.
     """
 
-    def __init__(self, store: ObjectStore, workers: Workers, *, idle: int = IDLE_OBJECTS) -> None:
+    def __init__(
+        self,
+        store: ObjectStore,
+        workers: Workers,
+        *,
+        idle: int = IDLE_OBJECTS,
+        may_hold: Callable[[], int] = descriptors_to_hold,
+    ) -> None:
         self._store = store
         self._workers = workers
         self._idle_limit = idle
+        self._may_hold = may_hold
         self._open: dict[str, PooledObject] = {}
         self._idle: OrderedDict[str, PooledObject] = OrderedDict()
         self._flights: dict[str, _Flight] = {}
 
     def __len__(self) -> int:
         return len(self._open)
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether descriptors run short, so that nobody should hold an object between reads."""
+        return len(self._open) - len(self._idle) > self._may_hold()
 
     def acquire_now(self, ref: ObjectRef) -> PooledObject | None:
         """The object if it is open already; release it when done."""

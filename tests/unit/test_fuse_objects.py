@@ -155,6 +155,17 @@ async def test_closing_idle_objects_spares_the_others(store: FakeStore) -> None:
     assert used.handle.fileno() >= 0
 
 
+async def test_a_pool_is_crowded_by_objects_with_users_alone(store: FakeStore) -> None:
+    pool = ObjectPool(store, Workers(), may_hold=lambda: 2)
+    used = [await pool.acquire(ref_of(store, b"%d" % number)) for number in range(2)]
+    pool.release(await pool.acquire(ref_of(store, b"idle")))
+    assert not pool.is_crowded
+    used.append(await pool.acquire(ref_of(store, b"one more")))
+    assert pool.is_crowded
+    pool.release(used.pop())
+    assert not pool.is_crowded
+
+
 def test_memory_is_read_at_once() -> None:
     pooled = PooledObject("key", FileHandle.from_bytes(b"0123456789"))
     buffer = memoryview(bytearray(4))
