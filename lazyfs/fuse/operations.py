@@ -23,7 +23,8 @@ from lazyfs.fuse.statistics import Statistics
 from lazyfs.fuse.tree import LiveTree
 from lazyfs.repository.pathhash import MAX_NAME_BYTES
 
-WRITING = os.O_WRONLY | os.O_RDWR | os.O_TRUNC | os.O_APPEND | os.O_CREAT
+WRITING = os.O_WRONLY | os.O_RDWR | os.O_TRUNC
+"""``O_APPEND`` alone is harmless, and ``O_CREAT`` of what exists never arrives here."""
 
 
 @dataclass(frozen=True, slots=True)
