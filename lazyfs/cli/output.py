@@ -12,7 +12,15 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
 
 from lazyfs.repository.node import Node
 
@@ -30,6 +38,11 @@ def print_line(line: str) -> None:
         raw = line.encode("utf-8", "surrogateescape")
     sys.stdout.flush()
     sys.stdout.buffer.write(raw + b"\n")
+
+
+def print_note(line: str) -> None:
+    """Print one line to standard error, as errors are printed."""
+    sys.stderr.write(f"lazyfs: {line.encode('utf-8', 'backslashreplace').decode()}\n")
 
 
 def show_path(path: bytes) -> str:
@@ -143,8 +156,13 @@ Advance = Callable[[int, int], None]
 
 
 @contextlib.contextmanager
-def progress_bar(title: str) -> Iterator[Advance]:
-    """A progress bar on standard error while it is a terminal; nothing otherwise."""
+def progress_bar(title: str, *, sizes: bool = False) -> Iterator[Advance]:
+    """A progress bar on standard error while it is a terminal; nothing otherwise.
+
+    Args:
+        title: What is going on.
+        sizes: Bytes are counted, not things.
+    """
     console = Console(stderr=True)
     if not console.is_terminal:
         yield lambda done, total: None
@@ -153,7 +171,7 @@ def progress_bar(title: str) -> Iterator[Advance]:
         TextColumn("{task.description}"),
         BarColumn(),
         TaskProgressColumn(),
-        TextColumn("{task.completed}"),
+        DownloadColumn(binary_units=True) if sizes else MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=console, transient=True) as progress:

@@ -19,7 +19,7 @@ from lazyfs.repository.revision import Revision
 __all__ = ["CheckReport", "Problem", "Progress", "check_revision"]
 
 Progress = Callable[[int, int], None]
-"""Called with the entries seen so far, and how many there are in the whole revision."""
+"""Called with the entries seen so far, and how many there are in all; 0: not known."""
 
 MAX_PROBLEMS = 10_000
 """Problems collected before a check gives up."""
@@ -93,13 +93,14 @@ class _Checker:
     def run(self, top: Node, *, content: bool, progress: Progress | None) -> None:
         counters = self._revision.counters()
         total = sum(counters[name] for name in ("regular", "symlink", "special", "dir"))
+        total = 0 if top.path else total  # of a subtree it is not known
         seen = 0
         stack = [top]
         while stack and len(self._problems) < MAX_PROBLEMS:
             node = stack.pop()
             seen += 1
             if progress is not None:
-                progress(seen, max(seen, total))
+                progress(seen, max(seen, total) if total else 0)
             if node.is_dir:
                 stack += self._directory(node, content=content)
             elif node.is_file:

@@ -200,3 +200,26 @@ def test_help_shows_brackets_and_gives_each_example_its_line() -> None:
     assert "[get|set MB]" in " ".join(" ".join(lines).split())
     assert "lazyfs ctl /mnt/data status" in [line.strip() for line in lines]
     assert "lazyfs umount /mnt/data" in [x.strip() for x in invoke_ok("--help").text.split("\n")]
+
+
+@pytest.mark.parametrize("command", ["cp", "check"])
+def test_progress_is_shown_on_a_terminal_only(
+    repository: PublishedRepository, tmp_path: Path, command: str
+) -> None:
+    words = [
+        str(repository.root),
+        "/",
+        *([str(tmp_path / "copy"), "-r"] if command == "cp" else []),
+    ]
+    options = ["--pubkey", str(repository.pubkey), "--cache", str(tmp_path / "cache")]
+    assert invoke_ok(command, *words, *options).err == ""
+    controller, terminal = os.openpty()
+    words += ["--resume"] if command == "cp" else []
+    environment = os.environ | {"TERM": "xterm"}
+    run = [*LAZYFS, command, *words, *options]
+    subprocess.run(run, stdout=subprocess.DEVNULL, stderr=terminal, env=environment, check=True)
+    os.close(terminal)
+    shown = os.read(controller, 1 << 16).decode()
+    os.close(controller)
+    assert {"cp": "copying", "check": "checking"}[command] in shown
+    assert "100%" in shown
