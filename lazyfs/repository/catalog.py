@@ -114,6 +114,11 @@ class Catalog:
         """Close the database."""
         self._file.close()
 
+    @property
+    def memory(self) -> int:
+        """Bytes of memory that it may take while it is open."""
+        return self._file.memory
+
     # --- paths -----------------------------------------------------------------------------
 
     def _inner(self, path: bytes) -> bytes:

@@ -29,7 +29,6 @@ from lazyfs.repository.history import Tag, find_date, find_tag, read_tags
 from lazyfs.repository.manifest import Manifest
 from lazyfs.repository.remembered import Remembered
 from lazyfs.repository.revision import Revision, RevisionInfo
-from lazyfs.repository.sqlite_file import PAGE_CACHE_KIB
 from lazyfs.repository.trust import check_revision, load_blacklist
 from lazyfs.repository.whitelist import Whitelist
 
@@ -252,10 +251,13 @@ class Repository:
         return RevisionInfo(self.fqrn, found.root_hash, found.size, found.name, found.timestamp)
 
     def _load(self, info: RevisionInfo) -> Revision:
-        pages = self.settings.catalog_memory // (PAGE_CACHE_KIB << 10)
-        limit = min(self.settings.catalog_watermark, pages)
         tree = CatalogTree(
-            self.store, self.fqrn, info.root_hash, root_size=info.root_size, limit=limit
+            self.store,
+            self.fqrn,
+            info.root_hash,
+            root_size=info.root_size,
+            limit=self.settings.catalog_watermark,
+            memory=self.settings.catalog_memory,
         )
         revision = Revision(info, tree, self.store, self.settings.symlink_variables)
         try:
