@@ -57,7 +57,9 @@ def _common(
         ),
     ] = None,
     cache: Annotated[
-        Path | None, typer.Option(help="Directory of the local cache.", rich_help_panel=_GROUP)
+        Path | None,
+        # Unchecked here: the cache has more to say than that it is not readable.
+        typer.Option(help="Directory of the local cache.", readable=False, rich_help_panel=_GROUP),
     ] = None,
     server: Annotated[
         str | None, typer.Option(help="Base URLs, separated by ';'.", rich_help_panel=_GROUP)
