@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TextIO
 
 from lazyfs.cas.store import ObjectRef
 from lazyfs.errors import ConfigError
+
+_HEAD = "lazyfs check 1\n"
+"""First line of a journal: anything else that a user names by mistake stays as it is."""
 
 
 class CheckJournal:
@@ -27,15 +29,24 @@ class CheckJournal:
         if path is None:
             return
         try:
-            with contextlib.suppress(FileNotFoundError):
-                # A last line without its end was being written when the run was killed.
-                whole, _, cut = path.read_text().rpartition("\n")
-                self._known = set(whole.split("\n"))
-                if cut:
-                    path.write_text(f"{whole}\n" if whole else "")
+            content = path.read_text() if path.exists() else ""
+            if not content.startswith(_HEAD) and not _HEAD.startswith(content):
+                raise ConfigError(
+                    "this is no journal of a check",
+                    path=str(path),
+                    hint="give a file that does not exist yet",
+                )
+            # A last line without its end was being written when the run was killed.
+            whole = content[: content.rfind("\n") + 1] or _HEAD
+            self._known = set(whole.removeprefix(_HEAD).splitlines())
+            if whole != content:
+                path.write_text(whole)
             self._file = path.open("a", buffering=1)
-        except (OSError, UnicodeDecodeError) as exc:
-            raise ConfigError(f"cannot use the journal: {exc}", path=str(path)) from exc
+        except OSError as exc:
+            message = f"cannot use the journal: {exc.strerror}"
+            raise ConfigError(message, path=str(path)) from exc
+        except UnicodeDecodeError as exc:
+            raise ConfigError("this is no journal of a check", path=str(path)) from exc
 
     def knows(self, ref: ObjectRef) -> bool:
         """Whether the object was verified, in this run or an earlier one."""

@@ -127,6 +127,11 @@ def test_an_interrupt_ends_a_server(tmp_path: Path) -> None:
         assert "Traceback" not in server.stderr.read()
 
 
+def test_the_help_of_the_server_says_what_it_can() -> None:
+    text = invoke_ok("serve", "--help").text
+    assert all(word in text for word in ("Range", "Cache-Control", "TLS"))
+
+
 def test_serving_what_cannot_be_served(tmp_path: Path) -> None:
     assert invoke("serve", str(tmp_path / "none")).code == ConfigError.exit_code
     done = invoke("serve", str(tmp_path), "--host", "192.0.2.1", "--port", "0")
