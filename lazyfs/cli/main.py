@@ -16,8 +16,19 @@ from rich.markup import escape
 import lazyfs
 from lazyfs.errors import LazyfsError
 
-MODULES = ("read", "info", "check", "mount", "ctl", "cache", "config", "publish", "serve")
-"""Modules below ``lazyfs.cli``, each with ``register(app)``, in the order of ``--help``."""
+MODULES = {
+    "read": ("ls", "cat", "stat", "cp", "find"),
+    "info": ("info", "tags"),
+    "check": ("check",),
+    "mount": ("mount", "umount", "mounts"),
+    "ctl": ("ctl",),
+    "cache": ("cache",),
+    "config": ("config",),
+    "publish": ("publish",),
+    "serve": ("serve",),
+}
+"""Modules below ``lazyfs.cli``, each with ``register(app)``, and their commands, in the order of
+``--help``."""
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -33,8 +44,8 @@ see docs/reference/errors.md.
 """
 
 
-def make_app() -> typer.Typer:
-    """The whole command line."""
+def make_app(command: str = "") -> typer.Typer:
+    """The command line: all of it, or as much as is needed to run ``command``."""
     app = typer.Typer(
         name="lazyfs",
         help="Read CernVM-FS repositories lazily: list, copy and check them, or mount them.",
@@ -45,7 +56,8 @@ def make_app() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_global_options)
-    for name in MODULES:
+    needed = [name for name, commands in MODULES.items() if command in commands]
+    for name in needed or MODULES:
         importlib.import_module(f"lazyfs.cli.{name}").register(app)
     _lay_out_commands(app)
     return app
@@ -91,7 +103,8 @@ def run(arguments: list[str] | None = None) -> None:
     """Run the command line and exit."""
     _prepare_streams()
     try:
-        make_app()(arguments, prog_name="lazyfs")
+        words = sys.argv[1:] if arguments is None else arguments
+        make_app(*words[:1])(words, prog_name="lazyfs")
     except LazyfsError as exc:
         sys.stderr.write(f"lazyfs: {exc}\n")
         sys.exit(exc.exit_code)

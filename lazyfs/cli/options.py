@@ -9,14 +9,16 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec, TypeVar
 
 import typer
 
 from lazyfs.config.load import load_settings
 from lazyfs.config.settings import RepositorySettings
 from lazyfs.errors import ConfigError
-from lazyfs.repository.repository import Repository
+
+if TYPE_CHECKING:
+    from lazyfs.repository.repository import Repository
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -46,6 +48,9 @@ class CommonOptions:
 
     def open(self, repo: str) -> Repository:
         """``repo``, open with these options."""
+        # Half of the time a command takes to start: those that open nothing do without.
+        from lazyfs.repository.repository import Repository
+
         return Repository.from_settings(self.settings(repo))
 
 

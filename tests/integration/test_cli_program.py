@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from support.mounts import LAZYFS
 from support.publishing import PublishedRepository, make_repository
 
 import lazyfs
-from lazyfs.cli.main import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, make_app
+from lazyfs.cli.main import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, MODULES, make_app
 from lazyfs.errors import ConfigError, ObjectMissing
 
 
@@ -67,6 +68,25 @@ def test_the_list_of_commands_is_complete() -> None:
     assert {words[1] for words in COMMANDS if words[0] == "cache"} >= {
         *("list", "pin", "evict", "limit", "fsck", "wipe"),
     }
+
+
+@pytest.mark.parametrize(("module", "names"), MODULES.items())
+def test_a_command_is_made_of_its_module_alone(module: str, names: tuple[str, ...]) -> None:
+    assert {words[0] for words in commands(make_app(names[0]))} == set(names), module
+
+
+@pytest.mark.parametrize(
+    ("words", "needless"),
+    [
+        ("import lazyfs", "trio pyfuse3 requests typer cryptography sqlite3"),
+        ("from lazyfs.cli.main import make_app; make_app('config')", "trio pyfuse3 requests"),
+        ("from lazyfs.cli.main import make_app; make_app('ls')", "trio pyfuse3 lazyfs.publish"),
+    ],
+)
+def test_nothing_needless_is_loaded(words: str, needless: str) -> None:
+    code = f"import sys; {words}; print(*(set({needless.split()!r}) & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "\n"
 
 
 def test_help_shows_groups_and_examples() -> None:
