@@ -198,6 +198,10 @@ class Operations:
             self.failures.report("read", file.content.path if file else b"?", error)
         return errno_of(error)
 
+    def is_open(self, nodeid: int) -> bool:
+        """Whether somebody has the file open."""
+        return nodeid in self._contents
+
     def release(self, handle: int) -> None:
         """A file handle is not used any more."""
         file = self._files.pop(handle, None)

@@ -298,6 +298,7 @@ def test_a_root_hash_wins_over_a_tag_and_a_tag_over_a_date(tmp_path: Path) -> No
         ("CVMFS_XATTR_PRIVILEGED_GIDS", "wheel"),
         ("CVMFS_MAGIC_XATTRS_VISIBILITY", "sometimes"),
         ("LAZYFS_READ_AHEAD", "99999999"),
+        ("LAZYFS_KNOWN_NODES", "10"),
     ],
 )
 def test_values_that_cannot_be_used_are_told_with_their_origin(
