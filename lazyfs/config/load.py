@@ -225,8 +225,8 @@ def cache_settings(environ: Mapping[str, str], *, config_root: Path = CONFIG_ROO
 def _cache(parameters: Parameters, environ: Mapping[str, str]) -> CacheSettings:
     base = parameters.text("CVMFS_CACHE_BASE")
     if not parameters.values.get("CVMFS_CACHE_DIR", NOT_SET).text:
-        default = Path(base) / "lazyfs" if base else default_cache_directory(environ)
-        parameters.set("CVMFS_CACHE_DIR", str(default), "default")
+        below = _below_base(base, parameters) if base else None
+        parameters.set("CVMFS_CACHE_DIR", str(below or default_cache_directory(environ)), "default")
     directory = parameters.text("CVMFS_CACHE_DIR")
     quota = parameters.integer("CVMFS_QUOTA_LIMIT", 4000, low=-1)
     return CacheSettings(
@@ -234,6 +234,21 @@ def _cache(parameters: Parameters, environ: Mapping[str, str]) -> CacheSettings:
         limit=None if quota < 0 else quota * MIB,
         min_free=parameters.integer("LAZYFS_CACHE_MIN_FREE", 0, low=0) * MIB,
     )
+
+
+def _below_base(base: str, parameters: Parameters) -> Path | None:
+    """The cache below CVMFS_CACHE_BASE, unless that is the system's and not for this user.
+
+    Upstream's own default.conf sets it, for mounts that root makes; others have a home.
+    """
+    directory = Path(base) / "lazyfs"
+    by_hand = parameters.values["CVMFS_CACHE_BASE"].origin in ("environment", "command line")
+    if by_hand or os.geteuid() == 0:
+        return directory
+    there = next(
+        (path for path in (directory, *directory.parents) if os.access(path, os.F_OK)), "/"
+    )
+    return directory if os.access(there, os.W_OK) else None
 
 
 def _trust(parameters: Parameters) -> TrustSettings:

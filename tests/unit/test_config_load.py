@@ -331,6 +331,33 @@ def test_the_cache_of_a_user_is_below_the_home(monkeypatch: pytest.MonkeyPatch) 
     assert found.directory == Path("/home/u/.cache/lazyfs")
 
 
+@pytest.mark.parametrize(
+    ("user", "writable", "by_hand", "expected"),
+    [
+        (0, False, False, "/var/base/lazyfs"),
+        (1000, True, False, "/var/base/lazyfs"),
+        (1000, False, False, "/home/u/.cache/lazyfs"),
+        (1000, False, True, "/var/base/lazyfs"),
+    ],
+)
+def test_the_systems_cache_is_not_for_everybody(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    user: int,
+    writable: bool,
+    by_hand: bool,
+    expected: str,
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    monkeypatch.setattr(os, "access", lambda path, mode: writable or mode == os.F_OK)
+    environ = {"HOME": "/home/u"}
+    if by_hand:
+        environ["CVMFS_CACHE_BASE"] = "/var/base"
+    else:
+        write(tmp_path, "default.conf", "CVMFS_CACHE_BASE=/var/base")
+    assert cache_settings(environ, config_root=tmp_path).directory == Path(expected)
+
+
 def test_the_cache_of_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 4_000_000)
     monkeypatch.setattr(os, "getuid", lambda: 4_000_000)
