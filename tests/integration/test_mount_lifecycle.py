@@ -15,9 +15,13 @@ import pytest
 from support.commands import invoke, invoke_ok, run, run_ok
 from support.mounts import END_SECONDS, LAZYFS, RunningMount, mounted
 from support.publishing import PublishedRepository, make_repository
+from support.waiting import wait_until
 
+from lazyfs.config.settings import MountSettings
 from lazyfs.errors import ControlError, MountError
+from lazyfs.fuse.mount import ENDING_SIGNALS
 from lazyfs.fuse.mountinfo import find_mount
+from lazyfs.fuse.session import MAX_BACKGROUND
 
 BIG = os.urandom(300_000)
 
@@ -163,14 +167,60 @@ def test_a_busy_mount_is_not_unmounted_unless_lazily(
         assert mount.wait() == 0
 
 
-def test_sigterm_ends_a_busy_mount(repository: PublishedRepository, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", ENDING_SIGNALS)
+def test_a_signal_ends_a_busy_mount(
+    number: signal.Signals, repository: PublishedRepository, tmp_path: Path
+) -> None:
     with mount_it(repository, tmp_path) as mount:
         fd = os.open(mount.path / "hello", os.O_RDONLY)
-        assert mount.terminate() == 0
+        mount.process.send_signal(number)
+        assert mount.wait() == 0
         # Nobody is left to be told of the close.
         with contextlib.suppress(OSError):
             os.close(fd)
         assert find_mount(mount.path) is None
+
+
+def test_a_signal_shows_what_the_mount_is_doing(
+    repository: PublishedRepository, tmp_path: Path
+) -> None:
+    with mount_it(repository, tmp_path) as mount:
+        mount.process.send_signal(signal.SIGUSR1)
+        wait_until(lambda: "what the process is doing" in mount.read_log())
+        assert (mount.path / "hello").read_bytes() == b"hello\n"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to change what the kernel does")
+def test_the_kernel_is_given_more_room(repository: PublishedRepository, tmp_path: Path) -> None:
+    with mount_it(repository, tmp_path) as mount:
+        device = mount.entry.device
+        read_ahead = Path(f"/sys/class/bdi/{device}/read_ahead_kb")
+        assert int(read_ahead.read_text()) == MountSettings().read_ahead_kib
+        connection = Path("/sys/fs/fuse/connections") / device.partition(":")[2]
+        if connection.exists():
+            assert int((connection / "max_background").read_text()) == MAX_BACKGROUND
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="others may not ask for these options")
+@pytest.mark.parametrize(
+    ("given", "flags"),
+    [("", {"ro", "nosuid", "nodev"}), ("suid,dev,noexec,noatime", {"ro", "noexec", "noatime"})],
+)
+def test_options_reach_the_kernel(
+    given: str, flags: set[str], repository: PublishedRepository, tmp_path: Path
+) -> None:
+    path = tmp_path / "mnt"
+    path.mkdir()
+    log = tmp_path / "log"
+    words = (*options(repository, tmp_path), "--log", str(log), "-o", given)
+    run_ok("mount", *words, str(repository.root), str(path))
+    try:
+        lines = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
+        (found,) = (set(line[3].split(",")) for line in lines if line[1] == str(path))
+        assert found & {"ro", "rw", "nosuid", "nodev", "noexec", "noatime"} == flags
+        assert f"mounted {repository.fqrn} at {path}" in log.read_text()
+    finally:
+        run_ok("umount", str(path))
 
 
 def test_a_mount_left_by_a_kill_is_repaired_by_the_next(
