@@ -18,6 +18,9 @@ IDLE_OBJECTS = 64
 """Objects kept open after their last user is gone: what was fetched ahead waits here for its
 reader, and a file that is opened again and again costs no thread. Each is one descriptor."""
 
+IDLE_MEMORY = 64 << 20
+"""Bytes of objects without a file that are kept open without users."""
+
 SMALL_OBJECT = 128 << 10
 """Bytes up to which an object is read as a whole when it is opened: one thread in place of two."""
 
@@ -29,7 +32,10 @@ _NOT_NOW = (errno.EAGAIN, errno.EOPNOTSUPP, errno.EINTR)
 
 
 class PooledObject:
-    """An open object. Whoever acquired it may read until it is released."""
+    """An open object. Whoever acquired it may read until it is released.
+
+    ``key`` is the claim of its `ObjectRef`: who declares another size must not be given this one.
+    """
 
     __slots__ = ("_direct", "handle", "key", "users")
 
@@ -61,7 +67,9 @@ class PooledObject:
         while buffer:
             got = os.preadv(self.handle.fileno(), [buffer], offset)
             if got == 0:
-                raise FormatError("the object is shorter than declared", object=self.key)
+                raise FormatError(
+                    "the object is shorter than declared", object=self.key.partition(" ")[0]
+                )
             buffer = buffer[got:]
             offset += got
 
@@ -109,7 +117,7 @@ class ObjectPool:
 
     def acquire_now(self, ref: ObjectRef) -> PooledObject | None:
         """The object if it is open already; release it when done."""
-        found = self._open.get(ref.key)
+        found = self._open.get(ref.claim)
         if found is not None:
             found.users += 1
             self._idle.pop(found.key, None)
@@ -123,7 +131,7 @@ class ObjectPool:
         """
         found = self.acquire_now(ref)
         while found is None:
-            flight = self._flights.get(ref.key)
+            flight = self._flights.get(ref.claim)
             if flight is None:
                 return await self._fly(ref)
             await flight.landed.wait()
@@ -139,11 +147,15 @@ class ObjectPool:
         if pooled.users:
             return
         self._idle[pooled.key] = pooled
-        while len(self._idle) > self._idle_limit:
+        while len(self._idle) > self._idle_limit or self._idle_memory() > IDLE_MEMORY:
             self._close(self._idle.popitem(last=False)[1])
 
+    def _idle_memory(self) -> int:
+        """Bytes of the idle objects that are nowhere but in memory: those no cache could take."""
+        return sum(o.handle.size for o in self._idle.values() if o.handle.path is None)
+
     async def _fly(self, ref: ObjectRef) -> PooledObject:
-        flight = self._flights[ref.key] = _Flight()
+        flight = self._flights[ref.claim] = _Flight()
         try:
             handle = await run_blocking(self._workers.disk, self._peek, ref)
             if handle is None:
@@ -152,11 +164,11 @@ class ObjectPool:
             flight.error = exc
             raise
         else:
-            pooled = self._open[ref.key] = PooledObject(ref.key, handle)
+            pooled = self._open[ref.claim] = PooledObject(ref.claim, handle)
             pooled.users = 1
             return pooled
         finally:
-            del self._flights[ref.key]
+            del self._flights[ref.claim]
             flight.landed.set()
 
     def _peek(self, ref: ObjectRef) -> ObjectHandle | None:

@@ -281,7 +281,7 @@ class Repository:
         blacklist = load_blacklist(self.settings.trust.blacklists)
         check_revision(self.fqrn, revision.number, blacklist)
         log.info(
-            "%s: revision %d of %d, to be looked after every %d s",
+            "%s: revision %d, published at Unix time %d, to be looked after every %d s",
             *(self.fqrn, revision.number, revision.timestamp, revision.ttl),
         )
 
