@@ -123,8 +123,8 @@ class Revision:
         return self._tree
 
     def catalog_info(self, path: bytes) -> CatalogInfo:
-        """The catalog that has the row of ``path``."""
-        catalog = self._tree.holder(normalize(path), fetch=self._fetch)
+        """The deepest catalog at or above ``path``: that of a mountpoint is the nested one."""
+        catalog = self._tree.lister(normalize(path), fetch=self._fetch)
         return CatalogInfo(catalog.mountpoint, catalog.digest, sum_counters(catalog.counters()))
 
     def open_catalogs(self) -> list[bytes]:
