@@ -83,7 +83,11 @@ bench-quick: setup  ## The same with less data
 	@$(PYTHON) -m benchmarks --quick
 
 install: setup  ## Let mount(8) find the helper
-	@$(SUDO) ln -sf "$$(realpath $(VENV)/bin/mount.lazyfs)" /sbin/mount.lazyfs
+	# The second name is what mount(8) looks for when it is asked to remount: the kernel shows the
+	# type as fuse.lazyfs.
+	@for name in mount.lazyfs mount.fuse.lazyfs; do
+		$(SUDO) ln -sf "$$(realpath $(VENV)/bin/mount.lazyfs)" /sbin/$$name
+	done
 
 clean:  ## Remove what was built
 	@rm -rf $(VENV) .make build *.egg-info lazyfs/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -18,6 +18,7 @@
     ├── PathError                  35   EINVAL  a path of the wrong type for what was asked
     │   ├── NotADirectory          36   ENOTDIR
     │   └── IsADirectory           37   EISDIR
+    ├── WriteError                 38   EIO     a local file cannot be written
     ├── NetworkError               40   EIO
     │   ├── Timeout                41   EIO
     │   └── AllMirrorsFailed       42   EIO
@@ -170,6 +171,12 @@ class IsADirectory(PathError):
 
     exit_code = 37
     errno = _errno.EISDIR
+
+
+class WriteError(LazyfsError):
+    """A local file or directory cannot be written."""
+
+    exit_code = 38
 
 
 class NetworkError(LazyfsError):

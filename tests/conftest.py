@@ -17,7 +17,7 @@ settings.register_profile(
 settings.register_profile("deep", max_examples=2000, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
-KEPT = frozenset(("LAZYFS_CVMFS2",))
+KEPT = frozenset(("LAZYFS_CVMFS2", "LAZYFS_CVMFS_SWISSKNIFE"))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -73,7 +73,7 @@ class CachedStore:
         if handle is not None:
             return handle
         # Each waiter takes its own descriptor; the flight's is closed by its last reference.
-        return self._flights.do(ref.key, lambda: self._load(ref)).duplicate()
+        return self._flights.do(ref.claim, lambda: self._load(ref)).duplicate()
 
     def verify(self, ref: ObjectRef) -> None:
         """Read the object from its origin, keeping nothing, and verify it.
@@ -104,6 +104,7 @@ class CachedStore:
             return writer.commit()
 
     def _load_uncached(self, ref: ObjectRef, why: CacheError) -> FileHandle:
+        why.object = why.object or str(ref)
         if ref.size is not None and ref.size > UNCACHED_BYTES:
             raise why
         if not self._warned_uncached:

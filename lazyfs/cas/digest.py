@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from typing import Protocol, Self
 
-from lazyfs.errors import FormatError
+from lazyfs.errors import ConfigError, FormatError
 
 SHAKE128_BYTES = 20
 """Upstream cuts shake128 output to 160 bit."""
@@ -47,7 +47,11 @@ class Algorithm(enum.Enum):
         return 16 if self is Algorithm.MD5 else 20
 
     def hasher(self) -> Hasher:
-        """A fresh incremental hasher."""
+        """A fresh incremental hasher.
+
+        Raises:
+            ConfigError: this machine does not have the algorithm.
+        """
         return _Hasher(self)
 
     def digest(self, data: bytes | memoryview) -> Digest:
@@ -157,7 +161,13 @@ class _Hasher:
 
     def __init__(self, algorithm: Algorithm) -> None:
         self._algorithm = algorithm
-        self._hash = hashlib.new(_HASHLIB_NAMES[algorithm], usedforsecurity=False)
+        name = _HASHLIB_NAMES[algorithm]
+        try:
+            self._hash = hashlib.new(name, usedforsecurity=False)
+        except ValueError as exc:
+            raise ConfigError(
+                f"this machine's OpenSSL has no {name}", hint="enable its legacy provider"
+            ) from exc
         self.update = self._hash.update
 
     def result(self) -> Digest:

@@ -60,6 +60,7 @@ class Evictor:
 
         Raises:
             QuotaExceeded: nothing that is left may be evicted.
+            CacheFull: the disk would have less free than it must, and nothing may be evicted.
         """
         limit = self.limit
         if limit is not None and size > limit:
@@ -99,8 +100,12 @@ class Evictor:
         except FileNotFoundError:
             written = 0
         missing = size - written + self._min_free - status.f_bavail * status.f_frsize
-        if missing > 0:
-            self.free_disk(missing)
+        if missing > 0 and not self.free_disk(missing):
+            raise CacheFull(
+                f"less than {self._min_free} bytes would be left free on the disk",
+                path=str(self._layout.root),
+                hint="free space on the disk, or lower LAZYFS_CACHE_MIN_FREE",
+            )
 
     def free_disk(self, size: int) -> bool:
         """Evict about ``size`` bytes because the disk is full; False if nothing could go."""

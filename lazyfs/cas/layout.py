@@ -43,11 +43,12 @@ class CacheLayout:
                 directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             writable = os.access(self.temporary, os.W_OK)
         except OSError as exc:
-            if not self.sentinel.exists():
+            # Not Path.exists: it raises where the directory may not even be searched.
+            if not os.access(self.sentinel, os.R_OK):
                 raise CacheError(
-                    f"cannot create the cache: {exc.strerror}",
+                    f"cannot open or create the cache: {exc.strerror}",
                     path=str(self.root),
-                    hint="give another directory with --cache",
+                    hint="give a directory of your own with --cache",
                 ) from exc
             writable = False
         self._check_sentinel(writable)

@@ -8,6 +8,9 @@ from lazyfs.cas.layout import replace_file
 from lazyfs.cas.store import SMALL_LIMIT
 from lazyfs.errors import CacheError
 
+STATE_LIMIT = 4 * SMALL_LIMIT
+"""Most bytes of one: the last manifest, whitelist and certificate of a repository together."""
+
 
 class StateFile:
     """One document below the cache's ``state`` folder.
@@ -25,12 +28,12 @@ class StateFile:
         """The document, or None if there is none."""
         try:
             with self._path.open("rb") as file:
-                content = file.read(SMALL_LIMIT + 1)
+                content = file.read(STATE_LIMIT + 1)
         except FileNotFoundError:
             return None
         except OSError as exc:
             raise CacheError(f"cannot read: {exc.strerror}", path=str(self._path)) from exc
-        return content if len(content) <= SMALL_LIMIT else None
+        return content if len(content) <= STATE_LIMIT else None
 
     def write(self, content: bytes) -> None:
         """Replace the document.

@@ -49,6 +49,13 @@ class ObjectRef:
         return str(self.digest) + (".raw" if self.codec is Codec.NONE else "")
 
     @property
+    def claim(self) -> str:
+        """What is fetched and proved: another row may declare another size, or lie elsewhere."""
+        where = self.external
+        place = f" {where.path.hex()}:{where.offset}" if where is not None else ""
+        return f"{self.key}{self.kind.value} {self.size}{place}"
+
+    @property
     def bound(self) -> int:
         """Most bytes the content may have."""
         return self.limit if self.size is None else self.size

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from lazyfs.cas.fsck import fsck
+from lazyfs.cas.layout import CacheLayout
 from lazyfs.cas.local_cache import LocalCache
 from lazyfs.cli.options import (
     CommonOptions,
@@ -26,8 +27,15 @@ from lazyfs.config.settings import MIB
 from lazyfs.errors import CacheError
 
 CacheOption = Annotated[
-    Path | None, typer.Option("--cache", help="Directory of the cache; else the configured one.")
+    Path | None,
+    typer.Option(
+        "--cache", readable=False, help="Directory of the cache; else the configured one."
+    ),
 ]
+TreeArgument = Annotated[
+    str, typer.Argument(metavar="PATH", help="A file or a directory in the repository.")
+]
+_MAX_MB = 1 << 40
 
 
 def register(app: typer.Typer) -> None:
@@ -53,7 +61,11 @@ def _open(directory: Path | None) -> Iterator[LocalCache]:
     settings = cache_settings(os.environ)
     if directory is not None:
         settings = replace(settings, directory=directory)
-    if not settings.directory.is_dir():
+    layout = CacheLayout(settings.directory)
+    # One that may not be searched is opened, and says so.
+    if not os.path.isdir(layout.root) or (  # noqa: PTH112
+        os.access(layout.root, os.X_OK) and not layout.sentinel.exists()
+    ):
         raise CacheError("there is no cache", path=str(settings.directory), hint="give --cache")
     with LocalCache.open(settings) as cache:
         yield cache
@@ -113,7 +125,7 @@ def _each_object(common: CommonOptions, repo: str, path: str, verb: str) -> None
     print_line(f"{done} objects")
 
 
-def pin(common: CommonOptions, repo: RepoArgument, path: str) -> None:
+def pin(common: CommonOptions, repo: RepoArgument, path: TreeArgument) -> None:
     """Fetch a file or a tree and keep it until it is unpinned.
 
     Examples:  lazyfs cache pin data.example.org /software  ·  lazyfs cache unpin REPO /software
@@ -121,7 +133,7 @@ def pin(common: CommonOptions, repo: RepoArgument, path: str) -> None:
     _each_object(common, repo, path, "pin")
 
 
-def unpin(common: CommonOptions, repo: RepoArgument, path: str) -> None:
+def unpin(common: CommonOptions, repo: RepoArgument, path: TreeArgument) -> None:
     """Let a pinned file or tree go when room is needed.
 
     Examples:  lazyfs cache unpin data.example.org /software  ·  lazyfs cache list --pinned
@@ -129,7 +141,7 @@ def unpin(common: CommonOptions, repo: RepoArgument, path: str) -> None:
     _each_object(common, repo, path, "unpin")
 
 
-def evict(common: CommonOptions, repo: RepoArgument, path: str) -> None:
+def evict(common: CommonOptions, repo: RepoArgument, path: TreeArgument) -> None:
     """Drop a file or a tree from the cache.
 
     Examples:  lazyfs cache evict data.example.org /big  ·  lazyfs cache evict REPO /
@@ -138,7 +150,10 @@ def evict(common: CommonOptions, repo: RepoArgument, path: str) -> None:
 
 
 def limit(
-    megabytes: Annotated[int, typer.Argument(metavar="MB", help="The quota in MB; -1 for none.")],
+    megabytes: Annotated[
+        int,
+        typer.Argument(metavar="MB", min=-1, max=_MAX_MB, help="The quota in MB; -1 for none."),
+    ],
     cache: CacheOption = None,
 ) -> None:
     """Set the quota, now and for later mounts; evicts at once if need be.
@@ -172,7 +187,7 @@ def fsck_(
 
 
 def wipe(cache: CacheOption = None) -> None:
-    """Drop everything that is not in use.
+    """Drop everything that is not in use, pinned or not.
 
     Examples:  lazyfs cache wipe  ·  lazyfs cache wipe --cache DIR
     """

@@ -38,7 +38,11 @@ def check(
     *,
     content: Annotated[bool, typer.Option(help="Fetch and verify file content too.")] = True,
     journal: Annotated[
-        Path | None, typer.Option(help="Remember what was verified here, to go on later.")
+        Path | None,
+        typer.Option(
+            help="Remember what was verified here, to go on later; a new file, or that of an"
+            " earlier run."
+        ),
     ] = None,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Objects in parallel.")] = 8,
     json: JsonOption = False,

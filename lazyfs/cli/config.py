@@ -27,13 +27,15 @@ def show(common: CommonOptions, repo: RepoArgument, *, json: JsonOption = False)
     Examples:  lazyfs config show data.example.org  ·  lazyfs config show URL --json
     """
     source, parameters = load_parameters(repo, overrides=common.overrides)
-    settings_from(source.fqrn, parameters, os.environ)
-    values = sorted(parameters.values.items())
-    if json:
-        print_json({name: {"value": v.text, "origin": v.origin} for name, v in values})
-        return
-    for name, value in values:
-        print_line(f"{name}={value.text}    # from {value.origin}")
+    try:
+        settings_from(source.fqrn, parameters, os.environ)
+    finally:  # what cannot be used is looked for here
+        values = sorted(parameters.values.items())
+        if json:
+            print_json({name: {"value": v.text, "origin": v.origin} for name, v in values})
+        else:
+            for name, value in values:
+                print_line(f"{name}={value.text}    # from {value.origin}")
 
 
 def check(common: CommonOptions, repo: RepoArgument, *, json: JsonOption = False) -> None:

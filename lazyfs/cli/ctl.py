@@ -11,8 +11,12 @@ from lazyfs.cli.ctl_text import as_text
 from lazyfs.cli.options import JsonOption
 from lazyfs.cli.output import print_json, print_line
 from lazyfs.errors import ControlError, NotMounted
-from lazyfs.fuse.control_client import ask
-from lazyfs.fuse.registry import Registry, runtime_directory
+from lazyfs.fuse.control_client import COMMAND_SECONDS, FACT_SECONDS, ask
+from lazyfs.fuse.registry import MountEntry, Registry, runtime_directory
+from lazyfs.fuse.unmount import locate
+
+FACTS = frozenset(("status", "revision", "pid", "version", "mountpoint"))
+"""Commands that wait for nothing."""
 
 
 def register(app: typer.Typer) -> None:
@@ -42,10 +46,8 @@ def ctl(
 
     Examples:  lazyfs ctl /mnt/data status  ·  lazyfs ctl --json data.example.org hosts
     """
-    entry = Registry(runtime_directory()).find(mount)
-    if entry is None:
-        raise NotMounted(f"no mount {mount!r}", hint="see 'lazyfs mounts'")
-    answer = ask(Path(entry.socket), command)
+    seconds = FACT_SECONDS if command[0] in FACTS else COMMAND_SECONDS
+    answer = ask(Path(_find(mount).socket), command, timeout=seconds)
     if json:
         print_json(answer)
     else:
@@ -53,3 +55,12 @@ def ctl(
             print_line(line)
     if command == ["remount"] and str(answer).startswith("failed"):
         raise typer.Exit(ControlError.exit_code)
+
+
+def _find(mount: str) -> MountEntry:
+    registry = Registry(runtime_directory())
+    # What is no mount point itself may be a link to one.
+    entry = registry.find(mount) or registry.at(locate(Path(mount)))
+    if entry is None:
+        raise NotMounted(f"no mount {mount!r}", hint="see 'lazyfs mounts'")
+    return entry

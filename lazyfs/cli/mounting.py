@@ -65,10 +65,7 @@ def _overrides(overrides: Mapping[str, str], options: MountOptions) -> dict[str,
             raise ConfigError("no such configuration file", path=str(path))
         read_file(path, from_files)
     given = {name: value.text for name, value in from_files.values.items()}
-    given |= {**overrides, **options.overrides}
-    if "CVMFS_SERVER_URL" in options.overrides:
-        given.setdefault("CVMFS_HTTP_PROXY", "DIRECT")
-    return given
+    return given | {**overrides, **options.overrides}
 
 
 def _anchored(settings: RepositorySettings) -> RepositorySettings:

@@ -9,14 +9,16 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec, TypeVar
 
 import typer
 
 from lazyfs.config.load import load_settings
 from lazyfs.config.settings import RepositorySettings
 from lazyfs.errors import ConfigError
-from lazyfs.repository.repository import Repository
+
+if TYPE_CHECKING:
+    from lazyfs.repository.repository import Repository
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -46,6 +48,9 @@ class CommonOptions:
 
     def open(self, repo: str) -> Repository:
         """``repo``, open with these options."""
+        # Half of the time a command takes to start: those that open nothing do without.
+        from lazyfs.repository.repository import Repository
+
         return Repository.from_settings(self.settings(repo))
 
 
@@ -57,7 +62,9 @@ def _common(
         ),
     ] = None,
     cache: Annotated[
-        Path | None, typer.Option(help="Directory of the local cache.", rich_help_panel=_GROUP)
+        Path | None,
+        # Unchecked here: the cache has more to say than that it is not readable.
+        typer.Option(help="Directory of the local cache.", readable=False, rich_help_panel=_GROUP),
     ] = None,
     server: Annotated[
         str | None, typer.Option(help="Base URLs, separated by ';'.", rich_help_panel=_GROUP)
@@ -121,15 +128,24 @@ def _common(
         **_keys(pubkey or []),
         **_given("CVMFS_CACHE_DIR", str(cache.absolute()) if cache else None),
         **_given("CVMFS_SERVER_URL", server),
-        **_given("CVMFS_HTTP_PROXY", proxy or ("DIRECT" if server else None)),
-        **_given("CVMFS_REPOSITORY_TAG", tag),
-        **_given("CVMFS_REPOSITORY_DATE", date),
-        **_given("CVMFS_ROOT_HASH", root_hash),
+        **_given("CVMFS_HTTP_PROXY", proxy),
+        **_revision(tag, date, root_hash),
         **_given("CVMFS_EXTERNAL_URL", external_url),
         **_given("LAZYFS_ALLOW_ROLLBACK", "yes" if allow_rollback else None),
         **_given("LAZYFS_ALLOW_EXPIRED", "yes" if allow_expired else None),
     }
     return CommonOptions(overrides | dict(map(assignment, set_ or [])), verbose)
+
+
+def _revision(tag: str | None, date: str | None, root_hash: str | None) -> dict[str, str]:
+    """One revision, whatever the configuration fixes."""
+    if not (tag or date or root_hash):
+        return {}
+    return {
+        "CVMFS_ROOT_HASH": root_hash or "",
+        "CVMFS_REPOSITORY_TAG": tag or "",
+        "CVMFS_REPOSITORY_DATE": date or "",
+    }
 
 
 def _given(name: str, value: str | None) -> dict[str, str]:

@@ -8,11 +8,19 @@ import os
 import stat
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
 
 from lazyfs.repository.node import Node
 
@@ -23,9 +31,18 @@ def print_json(value: object) -> None:
 
 
 def print_line(line: str) -> None:
-    """Print one line; what is not UTF-8 comes out as the bytes it was."""
+    """Print one line; what is no text in the locale comes out as the bytes it was."""
+    try:
+        raw = os.fsencode(line)
+    except UnicodeEncodeError:  # a character of ours that the locale does not know
+        raw = line.encode("utf-8", "surrogateescape")
     sys.stdout.flush()
-    sys.stdout.buffer.write(os.fsencode(line) + b"\n")
+    sys.stdout.buffer.write(raw + b"\n")
+
+
+def print_note(line: str) -> None:
+    """Print one line to standard error, as errors are printed."""
+    sys.stderr.write(f"lazyfs: {line.encode('utf-8', 'backslashreplace').decode()}\n")
 
 
 def show_path(path: bytes) -> str:
@@ -38,10 +55,15 @@ def show_path(path: bytes) -> str:
 
 def json_path(path: bytes) -> dict[str, str]:
     """A path for scripts: text, and hex digits too where the bytes are not UTF-8."""
+    return json_bytes("path", path or b"/")
+
+
+def json_bytes(name: str, value: bytes) -> dict[str, str]:
+    """The fields for bytes that are text as a rule: ``name``, else ``name_hex`` too."""
     try:
-        return {"path": (path or b"/").decode()}
+        return {name: value.decode()}
     except UnicodeDecodeError:
-        return {"path": path.decode(errors="replace"), "path_hex": path.hex()}
+        return {name: value.decode(errors="replace"), f"{name}_hex": value.hex()}
 
 
 _TYPES = {
@@ -76,11 +98,44 @@ def node_facts(node: Node) -> dict[str, Any]:
     return facts
 
 
+def stat_facts(
+    node: Node, target: bytes | None, xattrs: Mapping[bytes, bytes] | None
+) -> dict[str, Any]:
+    """All about a node for scripts; link target and extended attributes where given."""
+    facts = node_facts(node)
+    if target is not None:
+        facts |= json_bytes("target", target)
+    if xattrs is not None:
+        facts["xattrs"] = {
+            name.decode(errors="backslashreplace"): value.hex() for name, value in xattrs.items()
+        }
+    return facts
+
+
+def stat_lines(
+    node: Node, target: bytes | None, xattrs: Mapping[bytes, bytes] | None
+) -> Iterator[str]:
+    """The same for people."""
+    facts = node_facts(node)
+    facts["path"] = show_path(node.path)
+    facts.pop("path_hex", None)
+    seconds, nanoseconds = divmod(node.mtime_ns, 1_000_000_000)
+    if target is not None:
+        facts["target"] = show_path(target)
+    for name, value in facts.items():
+        if name == "mtime_ns":
+            when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+            name, value = "mtime", f"{when}.{nanoseconds:09} ({value} ns)"
+        yield f"{name:>12}: {value}"
+    for key, content in (xattrs or {}).items():
+        yield f"{'xattr':>12}: {show_path(key)} = {content!r}"
+
+
 def long_line(node: Node, target: bytes | None) -> str:
     """A node as ``ls -l`` shows it."""
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(node.mtime_ns // 1_000_000_000))
     name = show_path(node.name or b"/")
-    arrow = f" -> {os.fsdecode(target)}" if target is not None else ""
+    arrow = f" -> {show_path(target)}" if target is not None else ""
     return (
         f"{stat.filemode(node.mode)} {node.nlink:3} {node.uid:5} {node.gid:5}"
         f" {node.size:12} {when} {name}{arrow}"
@@ -101,8 +156,13 @@ Advance = Callable[[int, int], None]
 
 
 @contextlib.contextmanager
-def progress_bar(title: str) -> Iterator[Advance]:
-    """A progress bar on standard error while it is a terminal; nothing otherwise."""
+def progress_bar(title: str, *, sizes: bool = False) -> Iterator[Advance]:
+    """A progress bar on standard error while it is a terminal; nothing otherwise.
+
+    Args:
+        title: What is going on.
+        sizes: Bytes are counted, not things.
+    """
     console = Console(stderr=True)
     if not console.is_terminal:
         yield lambda done, total: None
@@ -111,7 +171,7 @@ def progress_bar(title: str) -> Iterator[Advance]:
         TextColumn("{task.description}"),
         BarColumn(),
         TaskProgressColumn(),
-        TextColumn("{task.completed}"),
+        DownloadColumn(binary_units=True) if sizes else MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=console, transient=True) as progress:

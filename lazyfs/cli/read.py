@@ -24,8 +24,11 @@ from lazyfs.cli.output import (
     node_facts,
     print_json,
     print_line,
+    print_note,
     progress_bar,
     show_path,
+    stat_facts,
+    stat_lines,
 )
 from lazyfs.repository.export import export_tree
 from lazyfs.repository.node import Node
@@ -110,25 +113,17 @@ def stat_(
     lazyfs stat data.example.org / --xattrs --json
     """
     with common.open(repo) as repository:
-        facts = []
-        for path in paths:
-            node = repository.current.resolve(encode_path(path), follow=False)
-            found = node_facts(node)
-            if node.is_symlink:
-                target = repository.current.readlink(node)
-                found["target"] = target.decode(errors="backslashreplace")
-            if xattrs:
-                found["xattrs"] = {
-                    name.decode(errors="backslashreplace"): value.hex()
-                    for name, value in repository.current.xattrs(node).items()
-                }
-            facts.append(found)
+        revision = repository.current
+        nodes = [revision.resolve(encode_path(path), follow=False) for path in paths]
+        targets = [revision.readlink(node) if node.is_symlink else None for node in nodes]
+        attributes = [revision.xattrs(node) if xattrs else None for node in nodes]
+    found = list(zip(nodes, targets, attributes, strict=True))
     if json:
-        print_json(facts)
+        print_json([stat_facts(*each) for each in found])
         return
-    for found in facts:
-        for name, value in found.items():
-            print_line(f"{name:>12}: {value}")
+    for each in found:
+        for line in stat_lines(*each):
+            print_line(line)
 
 
 def cp(
@@ -138,20 +133,39 @@ def cp(
     destination: Annotated[Path, typer.Argument(metavar="DEST", help="A local path.")],
     *,
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Copy trees.")] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on with the copy at DEST: keep files of the published size and time, replace"
+            " others.",
+        ),
+    ] = False,
 ) -> None:
     """Copy out of a repository, with modes, times, links and extended attributes.
 
+    Into DEST if that is a directory, else to DEST. What exists is not overwritten. What cannot be
+    had (damaged files, devices if you are not root) is named and left out, the rest is copied.
+
     Examples:  lazyfs cp data.example.org /etc/motd /tmp  ·
-    lazyfs cp -r data.example.org /software /opt/software
+    lazyfs cp -r data.example.org /software /opt/software  ·
+    lazyfs cp -r --resume data.example.org /software /opt/software
     """
-    with common.open(repo) as repository, progress_bar("copying") as advance:
-        export_tree(
+    with common.open(repo) as repository, progress_bar("copying", sizes=True) as advance:
+        report = export_tree(
             repository.current,
             encode_path(path),
             destination,
             recursive=recursive,
+            resume=resume,
             progress=advance,
         )
+    for skipped in report.skipped:
+        print_note(f"{show_path(skipped)}: a device, which only root can make; left out")
+    for damaged, error in report.damaged:
+        print_note(f"{show_path(damaged)}: {error}")
+    if report.damaged:
+        raise typer.Exit(report.damaged[0][1].exit_code)
 
 
 def find(

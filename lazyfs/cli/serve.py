@@ -30,6 +30,10 @@ def serve(
 ) -> None:
     """Serve a folder over HTTP, for demos and tests; prints its URL and runs until interrupted.
 
+    Answers GET and HEAD with single ranges (Range), keep-alive and the Cache-Control of upstream's
+    servers: a minute for manifest and whitelist, three days for objects. No TLS, no listings.
+    Put a real web server in front of what others shall reach.
+
     Examples:  lazyfs serve /srv/cvmfs  ·  lazyfs serve repo --port 0 --delay 20 --bandwidth 100
     """
     if not folder.is_dir():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from lazyfs.config.load import PREFIXES, load_parameters, settings_from
 from lazyfs.errors import ConfigError
@@ -36,12 +37,17 @@ def check_parameters(
     warnings += parameters.warnings
     known = (set(parameters.values) - given) | NO_PARAMETERS
     unread = [n for n in given if n.startswith(PREFIXES) and n not in known and not _is_read(n)]
-    warnings += [f"{name} is not known; symlinks may still use it" for name in sorted(unread)]
+    warnings += [f"{name} means nothing to lazyfs but in symlinks" for name in sorted(unread)]
     keys = [path for path in settings.trust.public_keys if path.exists()]
-    if not keys and settings.revision.root_hash is None:
-        errors.append("no master public key: give --pubkey FILE or set CVMFS_PUBLIC_KEY")
+    if not any(map(_holds_keys, keys)) and settings.revision.root_hash is None:
+        places = ", ".join(map(str, settings.trust.public_keys))
+        errors.append(f"no master public key in {places}: give --pubkey or set CVMFS_PUBLIC_KEY")
     errors += [f"the key {path} cannot be read" for path in keys if not os.access(path, os.R_OK)]
     return ConfigReport(errors, warnings)
+
+
+def _holds_keys(path: Path) -> bool:
+    return any(path.glob("*.pub")) if path.is_dir() else True
 
 
 def _is_read(name: str) -> bool:

@@ -7,8 +7,14 @@ import platform
 from collections.abc import Mapping
 from pathlib import Path
 
-from lazyfs.config.files import CONFIG_ROOT, read_common, read_repository
-from lazyfs.config.parameters import Parameters
+from lazyfs.config.files import (
+    CONFIG_ROOT,
+    config_repository_folder,
+    read_common,
+    read_defaults,
+    read_repository,
+)
+from lazyfs.config.parameters import NOT_SET, Parameters
 from lazyfs.config.settings import (
     MIB,
     CacheSettings,
@@ -38,18 +44,25 @@ def load_parameters(
         ConfigError: ``repo`` names nothing, or a file cannot be read.
     """
     environment = os.environ if environ is None else environ
-    parameters = Parameters()
-    read_common(config_root, parameters)
+    parameters = Parameters(environ=environment)
+    read_defaults(config_root, parameters)
+    _read_environment(environment, parameters)
+    # The configuration repository itself is configured without it.
+    source = parse_source(repo, parameters.text("CVMFS_DEFAULT_DOMAIN"))
+    shared = config_repository_folder(parameters, but=source.fqrn)
+    read_common(config_root, parameters, shared)
     _read_environment(environment, parameters)
     source = parse_source(repo, parameters.text("CVMFS_DEFAULT_DOMAIN"))
-    read_repository(config_root, source.fqrn, parameters)
+    read_repository(config_root, source.fqrn, parameters, shared)
     _read_environment(environment, parameters)
     if source.server is not None:
         parameters.set("CVMFS_SERVER_URL", source.server, "command line")
-        if not parameters.text("CVMFS_HTTP_PROXY"):
-            parameters.set("CVMFS_HTTP_PROXY", "DIRECT", "default")
     for name, value in (overrides or {}).items():
         parameters.set(name, value, "command line")
+    # Whoever names a server by hand needs no proxy, but gets the one that is configured.
+    by_hand = parameters.values.get("CVMFS_SERVER_URL", NOT_SET).origin == "command line"
+    if by_hand and not parameters.text("CVMFS_HTTP_PROXY"):
+        parameters.set("CVMFS_HTTP_PROXY", "DIRECT", "default")
     organisation = source.fqrn.partition(".")[0]
     parameters.substitute({"@fqrn@": source.fqrn, "@org@": organisation})
     return source, parameters
@@ -176,11 +189,22 @@ def _network_settings(
 
 
 def default_cache_directory(environ: Mapping[str, str]) -> Path:
-    """Where the cache lies if nothing says otherwise."""
+    """Where the cache lies if nothing says otherwise.
+
+    Raises:
+        ConfigError: the user has no home.
+    """
     if os.geteuid() == 0:
         return Path("/var/lib/lazyfs")
     base = environ.get("XDG_CACHE_HOME")
-    return Path(base) / "lazyfs" if base else Path.home() / ".cache" / "lazyfs"
+    if base:
+        return Path(base) / "lazyfs"
+    try:
+        return Path(environ.get("HOME") or Path.home()) / ".cache" / "lazyfs"
+    except RuntimeError:  # no HOME, and a user id that is nobody's
+        raise ConfigError(
+            "there is no home directory for the cache", hint="give --cache, or set HOME"
+        ) from None
 
 
 def cache_settings(environ: Mapping[str, str], *, config_root: Path = CONFIG_ROOT) -> CacheSettings:
@@ -189,24 +213,42 @@ def cache_settings(environ: Mapping[str, str], *, config_root: Path = CONFIG_ROO
     Raises:
         ConfigError: a parameter cannot be used.
     """
-    parameters = Parameters()
-    read_common(config_root, parameters)
+    parameters = Parameters(environ=environ)
+    read_defaults(config_root, parameters)
+    _read_environment(environ, parameters)
+    shared = config_repository_folder(parameters, optional=True)
+    read_common(config_root, parameters, shared)
     _read_environment(environ, parameters)
     return _cache(parameters, environ)
 
 
 def _cache(parameters: Parameters, environ: Mapping[str, str]) -> CacheSettings:
     base = parameters.text("CVMFS_CACHE_BASE")
-    directory = parameters.text(
-        "CVMFS_CACHE_DIR",
-        str(Path(base) / "lazyfs") if base else str(default_cache_directory(environ)),
-    )
+    if not parameters.values.get("CVMFS_CACHE_DIR", NOT_SET).text:
+        below = _below_base(base, parameters) if base else None
+        parameters.set("CVMFS_CACHE_DIR", str(below or default_cache_directory(environ)), "default")
+    directory = parameters.text("CVMFS_CACHE_DIR")
     quota = parameters.integer("CVMFS_QUOTA_LIMIT", 4000, low=-1)
     return CacheSettings(
         Path(directory),
         limit=None if quota < 0 else quota * MIB,
         min_free=parameters.integer("LAZYFS_CACHE_MIN_FREE", 0, low=0) * MIB,
     )
+
+
+def _below_base(base: str, parameters: Parameters) -> Path | None:
+    """The cache below CVMFS_CACHE_BASE, unless that is the system's and not for this user.
+
+    Upstream's own default.conf sets it, for mounts that root makes; others have a home.
+    """
+    directory = Path(base) / "lazyfs"
+    by_hand = parameters.values["CVMFS_CACHE_BASE"].origin in ("environment", "command line")
+    if by_hand or os.geteuid() == 0:
+        return directory
+    there = next(
+        (path for path in (directory, *directory.parents) if os.access(path, os.F_OK)), "/"
+    )
+    return directory if os.access(there, os.W_OK) else None
 
 
 def _trust(parameters: Parameters) -> TrustSettings:
@@ -256,6 +298,7 @@ def _mount(parameters: Parameters) -> MountSettings:
         auto_update=get.boolean("CVMFS_AUTO_UPDATE", default=True),
         read_ahead_kib=get.integer("LAZYFS_READ_AHEAD", 1024, low=0, high=65536),
         prefetch_chunks=get.integer("LAZYFS_PREFETCH_CHUNKS", 4, low=0, high=64),
+        known_nodes=get.integer("LAZYFS_KNOWN_NODES", 131_072, low=1024),
     )
 
 

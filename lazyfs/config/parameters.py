@@ -7,10 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lazyfs.config.conditions import Conditionals
 from lazyfs.errors import ConfigError
 
 _ASSIGNMENT = re.compile(r"(?:(?:export|readonly|eval)\s+)*([A-Za-z_][A-Za-z0-9_]*)=(.*)")
 _VARIABLE = re.compile(r"\$(?:\{([A-Za-z_][A-Za-z0-9_]*)\}|([A-Za-z_][A-Za-z0-9_]*))")
+_RETURN = re.compile(r"(return|exit)(\s+\d+)?")
+_NO_EFFECT = re.compile(r":|(export|readonly)(\s+\w+)+")
 _TRUE = frozenset(("yes", "on", "1", "true"))
 _FALSE = frozenset(("no", "off", "0", "false", ""))
 MAX_FILE_BYTES = 1 << 20
@@ -25,6 +28,9 @@ class Value:
     """A file with line number, ``environment``, ``command line`` or ``default``."""
 
 
+NOT_SET = Value("", "default")
+
+
 @dataclass(slots=True)
 class Parameters:
     """Parameters by name, later settings over earlier ones."""
@@ -32,6 +38,9 @@ class Parameters:
     values: dict[str, Value] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     """What was passed over, for ``lazyfs config check``."""
+
+    environ: Mapping[str, str] = field(default_factory=dict)
+    """Where ``$NAME`` comes from if no parameter has the name."""
 
     def set(self, name: str, text: str, origin: str) -> None:
         """Set one parameter."""
@@ -87,6 +96,16 @@ class Parameters:
         value = self.values[name]
         return ConfigError(f"{name}={value.text!r} (from {value.origin}) cannot be used", hint=hint)
 
+    def expand(self, text: str) -> str:
+        """``text`` with ``$NAME`` and ``${NAME}`` filled in; what is not set is empty."""
+
+        def known(match: re.Match[str]) -> str:
+            name = match[1] or match[2]
+            found = self.values.get(name)
+            return found.text if found else self.environ.get(name, "")
+
+        return _VARIABLE.sub(known, text)
+
     def substitute(self, replacements: Mapping[str, str]) -> None:
         """Replace ``@fqrn@`` and the like in all values."""
         for name, value in self.values.items():
@@ -117,22 +136,28 @@ def read_file(path: Path, parameters: Parameters) -> None:
 def parse_text(content: str, origin: str, parameters: Parameters) -> None:
     """Add what ``content`` sets: ``NAME=value`` lines, ``#`` comments, ``$NAME`` references.
 
-    Blocks between ``if`` and ``fi`` need a shell, which is never run; they are passed over with a
-    warning.
+    No shell is ever run. Conditional blocks count where `Conditionals` can decide them; what else
+    needs a shell is passed over with a warning.
     """
-    depth = 0
+    blocks = Conditionals(parameters.expand)
     for number, raw in enumerate(content.split("\n"), 1):
-        line = raw.partition("#")[0].strip()
         where = f"{origin}:{number}"
-        if re.match(r"if\b", line):
-            depth += 1
-            parameters.warnings.append(f"{where}: conditional block passed over")
-        if depth:
-            depth -= bool(re.search(r"(^|;)\s*fi$", line))
-        elif match := _ASSIGNMENT.fullmatch(line):
-            parameters.set(match[1], _value(match[2], where, parameters), where)
-        elif line:
-            parameters.warnings.append(f"{where}: not an assignment: {line[:60]}")
+        for part in blocks.statements(raw.partition("#")[0].strip()):
+            undecided, statement = blocks.follow(part)
+            if undecided:
+                parameters.warnings.append(f"{where}: conditional block passed over")
+            if not statement or not blocks.active:
+                continue
+            if _RETURN.fullmatch(statement):
+                return
+            _read_statement(statement, where, parameters)
+
+
+def _read_statement(statement: str, where: str, parameters: Parameters) -> None:
+    if match := _ASSIGNMENT.fullmatch(statement):
+        parameters.set(match[1], _value(match[2], where, parameters), where)
+    elif not _NO_EFFECT.fullmatch(statement):
+        parameters.warnings.append(f"{where}: not an assignment: {statement[:60]}")
 
 
 def _value(raw: str, where: str, parameters: Parameters) -> str:
@@ -145,9 +170,4 @@ def _value(raw: str, where: str, parameters: Parameters) -> str:
     if "$(" in text or "`" in text:
         parameters.warnings.append(f"{where}: command substitution is not run")
         return text
-
-    def known(match: re.Match[str]) -> str:
-        found = parameters.values.get(match[1] or match[2])
-        return found.text if found else ""
-
-    return _VARIABLE.sub(known, text)
+    return parameters.expand(text)

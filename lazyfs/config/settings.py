@@ -119,6 +119,8 @@ class MountSettings:
     read_ahead_kib: int = 1024
     prefetch_chunks: int = 4
     """Chunks fetched ahead of a sequential reader."""
+    known_nodes: int = 131_072
+    """Files, links and directories that the kernel may remember, about 1 KiB of memory each."""
 
 
 @dataclass(frozen=True, slots=True)

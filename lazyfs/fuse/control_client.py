@@ -14,6 +14,9 @@ from lazyfs.errors import ControlError
 QUICK_SECONDS = 2.0
 """How long `lazyfs mounts` waits for one mount."""
 
+FACT_SECONDS = 15.0
+"""How long commands that wait for nothing do; a loaded machine needs a second."""
+
 COMMAND_SECONDS = 300.0
 """How long other commands wait; a remount may have to ask every server, a pin fetches a file."""
 

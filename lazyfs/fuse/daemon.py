@@ -30,8 +30,9 @@ def run_in_background(serve: Callable[[Report], int], *, errors: Path | None = N
 
     Args:
         serve: Gets a function that reports; its result is the exit code of the process. It must
-            do all its work after the fork: neither threads nor trio survive one. If nobody waits
-            for the report any more, reporting raises `MountError`.
+            do all its work after the fork: neither threads nor trio survive one, nor do open
+            files but the standard streams. If nobody waits for the report any more, reporting
+            raises `MountError`.
         errors: Gets what is written to standard error after the report; None: nothing does.
 
     Raises:
@@ -67,6 +68,7 @@ def _serve(serve: Callable[[Report], int], pipe: BinaryIO, errors: Path | None) 
         _detach_standard_streams(errors)
 
     code = 1
+    _close_inherited(pipe.fileno())
     try:
         # No other file system is kept busy by a mount.
         os.chdir("/")
@@ -79,6 +81,12 @@ def _serve(serve: Callable[[Report], int], pipe: BinaryIO, errors: Path | None) 
         raise
     finally:
         os._exit(code)
+
+
+def _close_inherited(keep: int) -> None:
+    """Close what the caller had open: its locks, pipes and mounts are not for a mount to hold."""
+    os.closerange(3, keep)
+    os.closerange(keep + 1, os.sysconf("SC_OPEN_MAX"))
 
 
 def _detach_standard_streams(errors: Path | None) -> None:

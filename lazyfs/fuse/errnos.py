@@ -22,6 +22,7 @@ class Answer(enum.IntEnum):
     IS_A_DIRECTORY = errno.EISDIR
     INVALID = errno.EINVAL
     NOT_IMPLEMENTED = errno.ENOSYS
+    NOT_SUPPORTED = errno.EOPNOTSUPP
 
 
 class Refusal(Exception):

@@ -25,6 +25,7 @@ from lazyfs.fuse.ownership import Ownership
 from lazyfs.fuse.refresh import Follower, RemountResult
 from lazyfs.fuse.statistics import Statistics
 from lazyfs.fuse.tree import FOREVER, LiveTree
+from lazyfs.fuse.trim import Trimmer
 from lazyfs.fuse.usage import FilesystemUsage, UsageMeter
 from lazyfs.fuse.xattrs import Xattrs
 from lazyfs.repository.repository import Repository
@@ -55,6 +56,8 @@ class Filesystem:
         self.log_buffer: LogBuffer = LogBuffer()
         self.kernel: Kernel = NoKernel()
         """Set by the transport that carries the requests."""
+        self.device = ""
+        """``major:minor`` of the mount, set by the transport too."""
         self.failures = FailureLog(self.statistics)
         self._idle: list[LiveRevision] = []
         self._has_idle = trio.Event()
@@ -74,6 +77,7 @@ class Filesystem:
             self.statistics,
             ahead=settings.prefetch_chunks,
         )
+        self.trimmer = Trimmer(self)
         self.xattrs = Xattrs(self)
         self._usage = UsageMeter()
 
@@ -129,6 +133,7 @@ class Filesystem:
                 nursery.start_soon(self.follower.run)
                 nursery.start_soon(self.operations.prefetcher.run)
                 nursery.start_soon(self.tree.run)
+                nursery.start_soon(self.trimmer.run)
                 nursery.start_soon(self._close_idle)
                 task_status.started()
         finally:

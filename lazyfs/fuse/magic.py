@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 EMULATED_VERSION = "2.12.0.0"
 """The client whose attributes these are; tools compare it."""
 
+MAX_METAINFO = 65536
+"""Bytes; more does not fit into an attribute, and upstream shows no more either."""
+
 
 @dataclass(frozen=True, slots=True)
 class Subject:
@@ -39,8 +42,16 @@ class Subject:
     revision: Revision
 
 
-Value = str | list[str] | None
-"""A value, a value in lines that are shown in pages, or nothing."""
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Lines of which each page begins with the same header."""
+
+    header: str
+    lines: list[str]
+
+
+Value = str | list[str] | Table | None
+"""A value in one page, lines that are shown in as many pages as they need, or nothing."""
 
 
 Provider = Callable[[Subject], Value]
@@ -69,9 +80,16 @@ class MagicXattrs:
         wanted = parse_name(raw)
         provider: Provider = PROVIDERS[wanted.name]
         value = provider(Subject(self._filesystem, node, revision))
-        if isinstance(value, list):
-            value = select(value, wanted)
-        return None if value is None else value.encode(errors="surrogateescape")
+        match value:
+            case None:
+                page = None
+            case str():
+                page = select([value], wanted)
+            case list():
+                page = select(value, wanted)
+            case Table(header, lines):
+                page = select(lines, wanted, header)
+        return None if page is None else page.encode(errors="surrogateescape")
 
     def listed(self, node: Node) -> list[bytes]:
         """The names to list for a node."""
@@ -102,20 +120,24 @@ def _proxy_list(subject: Subject) -> list[str]:
     return [f"{proxy}\n" for group in groups for proxy in group]
 
 
+# Where no external server is configured, upstream still has all that it takes to ask one.
+
+
 def _external_proxies(subject: Subject) -> list[str]:
     external = subject.filesystem.repository.external_downloader
-    groups = external.status().proxies.groups if external else ()
+    groups = external.status().proxies.groups if external else (("DIRECT",),)
     return [f"{proxy}\n" for group in groups for proxy in group]
 
 
 def _external_host(subject: Subject) -> str:
     external = subject.filesystem.repository.external_downloader
-    return external.status().host if external else "internal error: no hosts defined"
+    return external.status().host if external else ""
 
 
 def _external_timeout(subject: Subject) -> str:
-    external = subject.filesystem.repository.external_downloader
-    return f"{external.status().timeout_direct:g}" if external else "0"
+    repository = subject.filesystem.repository
+    downloader = repository.external_downloader or repository.downloader
+    return f"{downloader.status().timeout_direct:g}"
 
 
 def _speed(subject: Subject) -> str:
@@ -135,16 +157,17 @@ def _open_descriptors(subject: Subject) -> str:
     return str(len(os.listdir("/proc/self/fd")))  # noqa: PTH208
 
 
-def _metainfo(subject: Subject) -> list[str]:
+def _metainfo(subject: Subject) -> str:
     try:
         content = subject.filesystem.repository.metainfo()
     except LazyfsError:
         content = None
     if content is None:
-        return ["metainfo not available"]
-    if len(content) > 65536:
-        return ["metainfo exceeds maximum size"]
-    return content.decode(errors="surrogateescape").splitlines(keepends=True)
+        return "metainfo not available"
+    if len(content) > MAX_METAINFO:
+        return "metainfo exceeds maximum size"
+    # One page, whatever its length: who reads JSON by its plain name must get all of it.
+    return content.decode(errors="surrogateescape")
 
 
 def _repo_counters(subject: Subject) -> list[str]:
@@ -194,19 +217,18 @@ def _chunks(subject: Subject) -> str | None:
     return str(len(subject.revision.extents(node))) if node.chunked else "1"
 
 
-def _chunk_list(subject: Subject) -> list[str] | None:
+def _chunk_list(subject: Subject) -> Table | None:
     node = subject.node
     if not node.is_file:
         return None
-    lines = ["hash,offset,size\n"]
     if node.chunked:
-        lines += [
+        lines = [
             f"{extent.ref.digest},{extent.offset},{extent.size}\n"
             for extent in subject.revision.extents(node)
         ]
     else:
-        lines.append(f"{node.digest},0,{node.size}\n")
-    return lines
+        lines = [f"{node.digest},0,{node.size}\n"]
+    return Table("hash,offset,size\n", lines)
 
 
 def _of_file(show: Callable[[Node], str]) -> Provider:

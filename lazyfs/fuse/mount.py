@@ -71,6 +71,7 @@ def run_mount(request: MountRequest, report: Report) -> int:
     set_up_logging(request.settings.fqrn, request.log)
     _tune_collector()
     mountpoint = locate(request.mountpoint)
+    _refuse_own_cache(request, mountpoint)
     registry = Registry(runtime_directory())
     try:
         with contextlib.ExitStack() as making:
@@ -87,6 +88,17 @@ def run_mount(request: MountRequest, report: Report) -> int:
         raise
     log.info("unmounted %s", mountpoint)
     return 0
+
+
+def _refuse_own_cache(request: MountRequest, mountpoint: Path) -> None:
+    """Raise if the mount would hide its own cache or log."""
+    for path in (request.settings.cache.directory, request.log.file):
+        if path is not None and path.resolve().is_relative_to(mountpoint):
+            raise MountError(
+                "it would be hidden by the mount, which needs it",
+                path=str(path),
+                hint="choose a place outside of the mount point",
+            )
 
 
 def _tune_collector() -> None:

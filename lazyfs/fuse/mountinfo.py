@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Iterator
@@ -49,6 +50,41 @@ def find_mount(mountpoint: Path) -> Mount | None:
     """The topmost mount at just that path, None if nothing is mounted there."""
     path = absolute(mountpoint)
     return next((mount for mount in reversed(mounts()) if mount.mountpoint == path), None)
+
+
+def parse_mounted_upon(content: str, device: str) -> Iterator[bytes]:
+    """Paths within the file system of ``device`` that something is mounted upon.
+
+    Written as those of nodes; of bind mounts of a part of it too.
+    """
+    rows = [line.split(" ") for line in content.splitlines()]
+    own = {row[0]: row for row in rows if len(row) > 4 and row[2] == device}
+    for row in rows:
+        below = own.get(row[1]) if len(row) > 4 else None
+        if below is not None and row is not below:
+            root, mountpoint = _path_of(below[3]), _path_of(below[4])
+            yield root + _path_of(row[4]).removeprefix(mountpoint)
+
+
+def _path_of(field: str) -> bytes:
+    return _unescape(field).encode(errors="surrogateescape").rstrip(b"/")
+
+
+def find_mounted_upon(device: str) -> set[bytes]:
+    """As `parse_mounted_upon`, in all mount namespaces that this process may look into."""
+    seen: set[str] = set()
+    found: set[bytes] = set()
+    for process in os.listdir("/proc"):  # noqa: PTH208
+        # Processes come, go, and are of others.
+        with contextlib.suppress(OSError):
+            if not process.isdecimal():
+                continue
+            namespace = os.readlink(f"/proc/{process}/ns/mnt")  # noqa: PTH115
+            if namespace not in seen:
+                content = Path(f"/proc/{process}/mountinfo").read_bytes()
+                seen.add(namespace)
+                found.update(parse_mounted_upon(content.decode(errors="surrogateescape"), device))
+    return found
 
 
 def absolute(path: Path) -> Path:

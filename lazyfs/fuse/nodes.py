@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import islice
+
+import trio
 
 from lazyfs.fuse.identity import ROOT_ID, node_id
 from lazyfs.fuse.lease import Lease
@@ -48,6 +51,11 @@ class NodeTable:
         self._by_path: dict[bytes, Known] = {}
         self._groups: dict[tuple[bytes, int], Known] = {}
         self.highest = ROOT_ID
+        self.called = trio.Event()
+        """Set when the table has become larger than was asked for with `call_at`."""
+        self.discarded = 0
+        """Entries that the table has let go of so far."""
+        self._call_at = 1 << 62
         self._add(root, ROOT_ID).lookups = 1
 
     def __len__(self) -> int:
@@ -65,6 +73,20 @@ class NodeTable:
     def at(self, path: bytes) -> Known | None:
         """The current revision's node at ``path``, if the kernel remembers it."""
         return self._by_path.get(path)
+
+    def call_at(self, size: int) -> None:
+        """Set a new `called` once there are more entries than ``size``."""
+        self.called = trio.Event()
+        self._call_at = size
+        if len(self._by_id) > size:
+            self.called.set()
+
+    def oldest(self, count: int) -> list[Known]:
+        """The entries that were made, or given here, longest ago."""
+        found = list(islice(self._by_id.values(), count))
+        for known in found:
+            self._by_id[known.nodeid] = self._by_id.pop(known.nodeid)
+        return found
 
     # --- remembering -----------------------------------------------------------------------
 
@@ -104,6 +126,7 @@ class NodeTable:
         if known.lookups > 0 or known.nodeid == ROOT_ID:
             return
         del self._by_id[known.nodeid]
+        self.discarded += 1
         self._unlist(known)
         if known.lease is not None:
             known.lease.release()
@@ -111,18 +134,22 @@ class NodeTable:
 
     def _add(self, node: Node, nodeid: int) -> Known:
         """A new entry with that number, or the next free one."""
-        known = Known(self._free_id(nodeid), node)
-        self._by_id[known.nodeid] = known
+        known = self._enter(Known(self._free_id(nodeid), node))
         self._by_path[node.path] = known
         return known
 
     def _add_old(self, node: Node, lease: Lease) -> Known:
-        known = Known(self._free_id(node_id(node)), node)
-        self._by_id[known.nodeid] = known
+        known = self._enter(Known(self._free_id(node_id(node)), node))
         if node.is_dir:
             known.stale = True
         else:
             known.lease = lease.acquire()
+        return known
+
+    def _enter(self, known: Known) -> Known:
+        self._by_id[known.nodeid] = known
+        if len(self._by_id) > self._call_at:
+            self.called.set()
         return known
 
     def _free_id(self, nodeid: int) -> int:

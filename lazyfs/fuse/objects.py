@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 from collections import OrderedDict
+from collections.abc import Callable
 
 import trio
 
@@ -16,15 +18,24 @@ IDLE_OBJECTS = 64
 """Objects kept open after their last user is gone: what was fetched ahead waits here for its
 reader, and a file that is opened again and again costs no thread. Each is one descriptor."""
 
+IDLE_MEMORY = 64 << 20
+"""Bytes of objects without a file that are kept open without users."""
+
 SMALL_OBJECT = 128 << 10
 """Bytes up to which an object is read as a whole when it is opened: one thread in place of two."""
+
+HELD_SHARE = 2
+"""One of so many descriptors may be held by open files between their reads."""
 
 _RWF_NOWAIT = getattr(os, "RWF_NOWAIT", 0)
 _NOT_NOW = (errno.EAGAIN, errno.EOPNOTSUPP, errno.EINTR)
 
 
 class PooledObject:
-    """An open object. Whoever acquired it may read until it is released."""
+    """An open object. Whoever acquired it may read until it is released.
+
+    ``key`` is the claim of its `ObjectRef`: who declares another size must not be given this one.
+    """
 
     __slots__ = ("_direct", "handle", "key", "users")
 
@@ -56,9 +67,16 @@ class PooledObject:
         while buffer:
             got = os.preadv(self.handle.fileno(), [buffer], offset)
             if got == 0:
-                raise FormatError("the object is shorter than declared", object=self.key)
+                raise FormatError(
+                    "the object is shorter than declared", object=self.key.partition(" ")[0]
+                )
             buffer = buffer[got:]
             offset += got
+
+
+def descriptors_to_hold() -> int:
+    """How many objects may be held open by those who do not read at the moment."""
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0] // HELD_SHARE
 
 
 class ObjectPool:
@@ -69,12 +87,22 @@ class ObjectPool:
         workers: Where blocking happens: a look into the cache in one lane, and only what is not
             there in another, so that dead servers never keep cached objects from being opened.
         idle: Objects kept open without users.
+        may_hold: How many there may be with users before users should not hold them longer than
+            they read. Asked each time: the limit of descriptors may be raised.
     """
 
-    def __init__(self, store: ObjectStore, workers: Workers, *, idle: int = IDLE_OBJECTS) -> None:
+    def __init__(
+        self,
+        store: ObjectStore,
+        workers: Workers,
+        *,
+        idle: int = IDLE_OBJECTS,
+        may_hold: Callable[[], int] = descriptors_to_hold,
+    ) -> None:
         self._store = store
         self._workers = workers
         self._idle_limit = idle
+        self._may_hold = may_hold
         self._open: dict[str, PooledObject] = {}
         self._idle: OrderedDict[str, PooledObject] = OrderedDict()
         self._flights: dict[str, _Flight] = {}
@@ -82,9 +110,14 @@ class ObjectPool:
     def __len__(self) -> int:
         return len(self._open)
 
+    @property
+    def is_crowded(self) -> bool:
+        """Whether descriptors run short, so that nobody should hold an object between reads."""
+        return len(self._open) - len(self._idle) > self._may_hold()
+
     def acquire_now(self, ref: ObjectRef) -> PooledObject | None:
         """The object if it is open already; release it when done."""
-        found = self._open.get(ref.key)
+        found = self._open.get(ref.claim)
         if found is not None:
             found.users += 1
             self._idle.pop(found.key, None)
@@ -98,7 +131,7 @@ class ObjectPool:
         """
         found = self.acquire_now(ref)
         while found is None:
-            flight = self._flights.get(ref.key)
+            flight = self._flights.get(ref.claim)
             if flight is None:
                 return await self._fly(ref)
             await flight.landed.wait()
@@ -114,11 +147,15 @@ class ObjectPool:
         if pooled.users:
             return
         self._idle[pooled.key] = pooled
-        while len(self._idle) > self._idle_limit:
+        while len(self._idle) > self._idle_limit or self._idle_memory() > IDLE_MEMORY:
             self._close(self._idle.popitem(last=False)[1])
 
+    def _idle_memory(self) -> int:
+        """Bytes of the idle objects that are nowhere but in memory: those no cache could take."""
+        return sum(o.handle.size for o in self._idle.values() if o.handle.path is None)
+
     async def _fly(self, ref: ObjectRef) -> PooledObject:
-        flight = self._flights[ref.key] = _Flight()
+        flight = self._flights[ref.claim] = _Flight()
         try:
             handle = await run_blocking(self._workers.disk, self._peek, ref)
             if handle is None:
@@ -127,11 +164,11 @@ class ObjectPool:
             flight.error = exc
             raise
         else:
-            pooled = self._open[ref.key] = PooledObject(ref.key, handle)
+            pooled = self._open[ref.claim] = PooledObject(ref.claim, handle)
             pooled.users = 1
             return pooled
         finally:
-            del self._flights[ref.key]
+            del self._flights[ref.claim]
             flight.landed.set()
 
     def _peek(self, ref: ObjectRef) -> ObjectHandle | None:

@@ -23,7 +23,8 @@ from lazyfs.fuse.statistics import Statistics
 from lazyfs.fuse.tree import LiveTree
 from lazyfs.repository.pathhash import MAX_NAME_BYTES
 
-WRITING = os.O_WRONLY | os.O_RDWR | os.O_TRUNC | os.O_APPEND | os.O_CREAT
+WRITING = os.O_WRONLY | os.O_RDWR | os.O_TRUNC
+"""``O_APPEND`` alone is harmless, and ``O_CREAT`` of what exists never arrives here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +197,10 @@ class Operations:
             file = self._files.get(handle)
             self.failures.report("read", file.content.path if file else b"?", error)
         return errno_of(error)
+
+    def is_open(self, nodeid: int) -> bool:
+        """Whether somebody has the file open."""
+        return nodeid in self._contents
 
     def release(self, handle: int) -> None:
         """A file handle is not used any more."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 PAGE_CHARACTERS = 40_000
-"""A page ends with the line that passes this length."""
+"""A page ends with the line that passes this length (upstream: ``kMaxCharsPerPage``)."""
 
 _NAME = re.compile(rb"(.+?)([~@])(\?|[0-9]{1,9})")
 
@@ -32,23 +32,23 @@ def parse_name(raw: bytes) -> PagedName:
     return PagedName(match[1], page, match[2] == b"~")
 
 
-def pages(lines: Sequence[str]) -> list[str]:
-    """``lines`` put together into pages; at least one, maybe empty."""
+def pages(lines: Sequence[str], header: str = "") -> list[str]:
+    """``lines`` put together into pages, each begun by ``header``; at least one, maybe empty."""
     found: list[str] = []
-    page = ""
+    page = header
     for line in lines:
         page += line
-        if len(page) >= PAGE_CHARACTERS:
+        if len(page) > PAGE_CHARACTERS:
             found.append(page)
-            page = ""
-    if page or not found:
+            page = header
+    if page != header or not found:
         found.append(page)
     return found
 
 
-def select(lines: Sequence[str], wanted: PagedName) -> str | None:
+def select(lines: Sequence[str], wanted: PagedName, header: str = "") -> str | None:
     """The page that is asked for, None for ENODATA."""
-    found = pages(lines)
+    found = pages(lines, header)
     if wanted.page is None:
         if wanted.machine:
             return f"num_pages, {len(found)}"

@@ -15,7 +15,8 @@ from lazyfs.repository.view import Extent
 
 HELD_OBJECTS = 3
 """Objects that one file keeps open between reads. What it holds cannot be evicted from the cache,
-so a file that is one object stays readable whatever happens to servers and cache."""
+so a file that is one object stays readable whatever happens to servers and cache, unless so many
+are open that descriptors run short."""
 
 
 class Content:
@@ -133,6 +134,8 @@ class OpenFile:
         """Keep an object open after this read, in place of the one used longest ago."""
         if index in self._held:
             self._held.move_to_end(index)
+            return
+        if self._pool.is_crowded:
             return
         pooled.users += 1
         self._held[index] = pooled

@@ -56,6 +56,7 @@ async def serve(
             hint="see the lines before; is /dev/fuse there, and fusermount3 installed?",
         ) from exc
     mount = find_mount(mountpoint)
+    filesystem.device = mount.device if mount is not None else ""
     try:
         async with trio.open_nursery() as nursery:
             await nursery.start(filesystem.run)

@@ -155,6 +155,9 @@ def _detach_as_user(mountpoint: Path, *, lazy: bool) -> None:
         raise MountError(f"cannot unmount: {exc}", path=str(mountpoint)) from exc
     if done.returncode:
         reason = done.stderr.strip().removeprefix("fusermount3: ")
+        if "not found in" in reason:
+            # It looks for mounts of this user alone.
+            reason = "only root and the user who mounted it may do so"
         raise _refusal(reason, mountpoint, busy="busy" in reason)
 
 

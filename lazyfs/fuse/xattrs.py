@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 KEPT_NODES = 1024
 """Nodes whose stored attributes are kept in memory; few files have any."""
 
+UNSUPPORTED = frozenset(
+    (b"system.posix_acl_access", b"system.posix_acl_default", b"security.selinux")
+)
+"""Attributes that mean nothing here, but where one is published. ``ls -l`` asks for two of them of
+every file, unless it is told that the file system has no such thing."""
+
 
 class Xattrs:
     """Extended attributes of one mount."""
@@ -54,7 +60,7 @@ class Xattrs:
             # What overlayfs and the kernel ask on each lookup and exec ends here, without a wait.
             value = None
         if value is None:
-            raise Refusal(Answer.NO_ATTRIBUTE)
+            raise Refusal(Answer.NOT_SUPPORTED if name in UNSUPPORTED else Answer.NO_ATTRIBUTE)
         return value
 
     async def names(self, nodeid: int) -> list[bytes]:

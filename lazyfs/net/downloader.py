@@ -54,7 +54,8 @@ class Downloader:
     Every fetch ends. ``settings.deadline`` seconds after it was asked for, all that has not begun
     to deliver a body is given up: waiting for a free connection, connecting, headers, pauses. A
     body that flows may go on, but is given up when it falls below the low-speed limit for one
-    timeout (found at the latest after two). Resolving a name is left to the system's resolver and
+    timeout (found at the latest after two), and a document has to be whole by the deadline, give or
+    take one timeout. Resolving a name is left to the system's resolver and
     its own bounds. While everything is down, each fetch tries every server once and does not
     pause, so that readers get their error early and the first fetch after the end of the outage
     succeeds.

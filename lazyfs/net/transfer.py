@@ -54,7 +54,8 @@ class Request:
     patience: float = math.inf
     """Seconds until the body must have begun, whatever ``timeout`` says."""
     size_limit: int | None = None
-    """Most bytes that may be declared; None: the receiver alone decides."""
+    """Most bytes that may be declared, for a document, which has to end within ``patience`` too;
+    None: the receiver alone decides."""
 
     @property
     def through_proxy(self) -> bool:
@@ -181,6 +182,7 @@ def _body(
     expected = _declared_length(response)
     if expected is not None and request.size_limit is not None and expected > request.size_limit:
         raise FormatError(f"{expected} bytes are declared, {request.size_limit} are allowed")
+    end = math.inf if request.size_limit is None else watch.begun + request.patience
     received, window_bytes, window = 0, 0, 0.0
     while True:
         # One read may last as long as its own timeout, whatever the watch was set to before.
@@ -199,6 +201,8 @@ def _body(
         window += time.monotonic() - start
         with watch.pause():
             yield piece
+        if time.monotonic() > end:
+            raise Failure(_slow(request.through_proxy), f"{received} bytes, and no time was left")
         if window >= request.timeout:
             if window_bytes < request.low_speed_limit * window:
                 raise Failure(
@@ -248,7 +252,9 @@ def _connection_failure(exc: Exception, *, through_proxy: bool, fired: bool) -> 
         return Failure(FailureClass.HOST_HTTP, f"not a usable URL: {exc}")
     if fired or isinstance(exc, requests.exceptions.Timeout):
         return Failure(_slow(through_proxy), "no answer in time")
-    kind = FailureClass.PROXY_CONNECTION if through_proxy else FailureClass.HOST_CONNECTION
+    # A proxy that carries TLS cannot be what the other end's certificate is wrong for.
+    of_proxy = through_proxy and not isinstance(exc, requests.exceptions.SSLError)
+    kind = FailureClass.PROXY_CONNECTION if of_proxy else FailureClass.HOST_CONNECTION
     return Failure(kind, _innermost(exc))
 
 

@@ -24,8 +24,8 @@ class Watch:
     def __init__(self, watchdog: Watchdog, seconds: float) -> None:
         self._watchdog = watchdog
         self._sock: object = None
-        self._seconds = seconds
-        self.deadline = time.monotonic() + seconds
+        self.begun = time.monotonic()
+        self.deadline = self.begun + seconds
         self.paused = False
         self.over = False
         self.fired = False

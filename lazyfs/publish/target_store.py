@@ -19,6 +19,9 @@ from lazyfs.publish.target import UploadTarget
 from lazyfs.repository.catalog_tree import CatalogTree
 from lazyfs.repository.revision import Revision, RevisionInfo
 
+_CATALOG_MEMORY = 64 << 20
+"""Bytes of their page caches; the catalogs themselves lie in files."""
+
 _OPEN_CATALOGS = 64
 """Of one revision; each is a descriptor and SQLite's page cache."""
 
@@ -78,7 +81,9 @@ class TargetStore:
             LazyfsError: the root catalog cannot be read.
         """
         info = RevisionInfo(fqrn, root, size, tag)
-        tree = CatalogTree(self, fqrn, root, root_size=size, limit=_OPEN_CATALOGS)
+        tree = CatalogTree(
+            self, fqrn, root, root_size=size, limit=_OPEN_CATALOGS, memory=_CATALOG_MEMORY
+        )
         return Revision(info, tree, self, {})
 
 

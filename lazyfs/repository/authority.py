@@ -134,7 +134,7 @@ class Authority:
         it: that catalog was verified when it was opened.
 
         Raises:
-            RollbackRefused: the servers offer an older revision.
+            RollbackRefused: the servers offer an older revision than ``held`` or the remembered.
             LazyfsError: they say nothing usable, or what must not be believed.
         """
         check_blacklist(held.certificate_der, held.manifest, load_blacklist(self._trust.blacklists))
@@ -143,7 +143,7 @@ class Authority:
             content = self._source.fetch_document(MANIFEST_PATH)
             if read_manifest(content, self._fqrn)[0].root_catalog == root_catalog:
                 return None
-        offered = self._refuse_older(self._ask())
+        offered = self._refuse_older(self._ask(), held.manifest)
         return None if offered.manifest.root_catalog == root_catalog else offered
 
     def believe(self, verdict: Verdict) -> None:
@@ -161,18 +161,23 @@ class Authority:
         """Whether no manifest is remembered."""
         return self._remembered.load() is None
 
-    def _refuse_older(self, offered: Verdict) -> Verdict:
-        """``offered``, unless a manifest that still holds is remembered and newer."""
-        known = None if self._trust.allow_rollback else self._known()
-        if known is not None and _is_older(offered.manifest, known):
-            raise RollbackRefused(
-                f"the server offers revision {offered.manifest.revision} of"
-                f" {offered.manifest.timestamp}, this cache has seen {known.revision} of"
-                f" {known.timestamp}",
-                object="manifest",
-                url=self._url("manifest"),
-                hint="accept it with --allow-rollback if the repository was reset on purpose",
-            )
+    def _refuse_older(self, offered: Verdict, held: Manifest | None = None) -> Verdict:
+        """``offered``, unless a manifest that is read, or remembered and still holds, is newer.
+
+        What is read counts by itself: a cache that cannot be written remembers nothing.
+        """
+        if self._trust.allow_rollback:
+            return offered
+        for known in (held, self._known()):
+            if known is not None and _is_older(offered.manifest, known):
+                raise RollbackRefused(
+                    f"the server offers revision {offered.manifest.revision} of"
+                    f" {offered.manifest.timestamp}, seen before was {known.revision} of"
+                    f" {known.timestamp}",
+                    object="manifest",
+                    url=self._url("manifest"),
+                    hint="accept it with --allow-rollback if the repository was reset on purpose",
+                )
         return offered
 
     def _known(self) -> Manifest | None:

@@ -131,6 +131,11 @@ class Catalog:
         """Close the database."""
         self._file.close()
 
+    @property
+    def memory(self) -> int:
+        """Bytes of memory that it may take while it is open."""
+        return self._file.memory
+
     # --- paths -----------------------------------------------------------------------------
 
     def _inner(self, path: bytes) -> bytes:
@@ -157,7 +162,11 @@ class Catalog:
             f"SELECT {self._columns} FROM catalog WHERE md5path_1 = ? AND md5path_2 = ?",
             *path_hash(self._inner(path)),
         )
-        return None if row is None else node_from_row(row, path, self.mountpoint)
+        try:
+            return None if row is None else node_from_row(row, path, self.mountpoint)
+        except FormatError as exc:
+            exc.object = self.name
+            raise
 
     def children(self, path: bytes) -> list[Node]:
         """The entries of the directory ``path``, in catalog order, hidden ones included.
@@ -173,7 +182,11 @@ class Catalog:
         if len(rows) > MAX_ENTRIES:
             raise FormatError("too many entries in a directory", object=self.name, path=path)
         prefix, mountpoint = path + b"/", self.mountpoint
-        return [node_from_row(r, prefix + check_name(r[0], path), mountpoint) for r in rows]
+        try:
+            return [node_from_row(r, prefix + check_name(r[0], path), mountpoint) for r in rows]
+        except FormatError as exc:
+            exc.object = self.name
+            raise
 
     def xattrs(self, path: bytes) -> dict[bytes, bytes]:
         """Extended attributes of the entry at ``path``."""
@@ -199,13 +212,13 @@ class Catalog:
             *path_hash(self._inner(path)),
         )
         if len(rows) > MAX_CHUNKS:
-            raise FormatError("too many chunks", path=path)
+            raise FormatError("too many chunks", object=self.name, path=path)
         return [self._chunk(row, algorithm, path) for row in rows]
 
     def _chunk(self, row: tuple[object, ...], algorithm: Algorithm, path: bytes) -> Chunk:
         offset, size, raw = row
         if not isinstance(raw, bytes) or len(raw) != algorithm.size:
-            raise FormatError("a chunk's hash has a wrong length", path=path)
+            raise FormatError("a chunk's hash has a wrong length", object=self.name, path=path)
         return Chunk(integer(offset, self.name), integer(size, self.name), Digest(algorithm, raw))
 
     def content_objects(self) -> Iterator[tuple[Digest, ObjectKind]]:

@@ -33,14 +33,24 @@ class CatalogTree:
         root: Digest of the root catalog.
         root_size: Its declared size; 0: not declared.
         limit: Nested catalogs kept open; the least recently used go first.
+        memory: Bytes that they may take together. One that the cache could not take is in memory as
+            a whole.
     """
 
     def __init__(
-        self, store: ObjectStore, fqrn: str, root: Digest, *, root_size: int = 0, limit: int
+        self,
+        store: ObjectStore,
+        fqrn: str,
+        root: Digest,
+        *,
+        root_size: int = 0,
+        limit: int,
+        memory: int,
     ) -> None:
         self._store = store
         self._fqrn = fqrn
         self._limit = max(1, limit)
+        self._memory = memory
         self._lock = threading.Lock()
         self._flights: SingleFlight[_Attached] = SingleFlight()
         self._attached: OrderedDict[bytes, _Attached] = OrderedDict()
@@ -140,8 +150,11 @@ class CatalogTree:
         """Remember an open catalog; what is let go closes when its last user is done with it."""
         with self._lock:
             self._attached[mountpoint] = attached
-            while len(self._attached) > self._limit:
-                self._attached.popitem(last=False)
+            used = sum(other.catalog.memory for other in self._attached.values())
+            while len(self._attached) > 1 and (
+                len(self._attached) > self._limit or used > self._memory
+            ):
+                used -= self._attached.popitem(last=False)[1].catalog.memory
 
     def open_catalogs(self) -> list[bytes]:
         """Mountpoints of the catalogs that are open, the root first."""

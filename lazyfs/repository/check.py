@@ -12,7 +12,7 @@ from lazyfs.cas.digest import Digest, ObjectKind
 from lazyfs.cas.store import ObjectRef
 from lazyfs.errors import LazyfsError
 from lazyfs.repository.check_catalog import Problem, check_catalog, check_mountpoint
-from lazyfs.repository.check_journal import CheckJournal, identity
+from lazyfs.repository.check_journal import CheckJournal
 from lazyfs.repository.extents import whole_extents
 from lazyfs.repository.node import Node
 from lazyfs.repository.revision import Revision
@@ -20,7 +20,7 @@ from lazyfs.repository.revision import Revision
 __all__ = ["CheckReport", "Problem", "Progress", "Thoroughness", "check_revision"]
 
 Progress = Callable[[int, int], None]
-"""Called with the entries seen so far, and how many there are in the whole revision."""
+"""Called with the entries seen so far, and how many there are in all; 0: not known."""
 
 MAX_PROBLEMS = 10_000
 """Problems collected before a check gives up."""
@@ -115,13 +115,14 @@ class _Checker:
     def run(self, top: Node, *, content: bool, progress: Progress | None) -> None:
         counters = self._revision.counters()
         total = sum(counters[name] for name in ("regular", "symlink", "special", "dir"))
+        total = 0 if top.path else total  # of a subtree it is not known
         seen = 0
         stack = [top]
         while stack and len(self._problems) < MAX_PROBLEMS:
             node = stack.pop()
             seen += 1
             if progress is not None:
-                progress(seen, max(seen, total))
+                progress(seen, max(seen, total) if total else 0)
             if node.is_dir:
                 stack += self._directory(node, content=content)
             elif node.is_file:
@@ -196,15 +197,15 @@ class _Checker:
 
     def _submit(self, path: bytes, refs: Iterable[ObjectRef]) -> None:
         for ref in refs:
-            if identity(ref) not in self._submitted and not self._journal.knows(ref):
-                self._submitted.add(identity(ref))
+            if ref.claim not in self._submitted and not self._journal.knows(ref):
+                self._submitted.add(ref.claim)
                 self._pending.append((path, ref, self._pool.submit(self._revision.verify, ref)))
                 self._drain(self._limit)
 
     def _drain(self, limit: int) -> None:
         while len(self._pending) > limit:
             path, ref, future = self._pending.popleft()
-            self._submitted.discard(identity(ref))
+            self._submitted.discard(ref.claim)
             try:
                 future.result()
             except LazyfsError as exc:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TextIO
 
 from lazyfs.cas.store import ObjectRef
 from lazyfs.errors import ConfigError
+
+_HEAD = "lazyfs check 1\n"
+"""First line of a journal: anything else that a user names by mistake stays as it is."""
 
 
 class CheckJournal:
@@ -27,19 +29,28 @@ class CheckJournal:
         if path is None:
             return
         try:
-            with contextlib.suppress(FileNotFoundError):
-                # A last line without its end was being written when the run was killed.
-                whole, _, cut = path.read_text().rpartition("\n")
-                self._known = set(whole.split("\n"))
-                if cut:
-                    path.write_text(f"{whole}\n" if whole else "")
+            content = path.read_text() if path.exists() else ""
+            if not content.startswith(_HEAD) and not _HEAD.startswith(content):
+                raise ConfigError(
+                    "this is no journal of a check",
+                    path=str(path),
+                    hint="give a file that does not exist yet",
+                )
+            # A last line without its end was being written when the run was killed.
+            whole = content[: content.rfind("\n") + 1] or _HEAD
+            self._known = set(whole.removeprefix(_HEAD).splitlines())
+            if whole != content:
+                path.write_text(whole)
             self._file = path.open("a", buffering=1)
-        except (OSError, UnicodeDecodeError) as exc:
-            raise ConfigError(f"cannot use the journal: {exc}", path=str(path)) from exc
+        except OSError as exc:
+            message = f"cannot use the journal: {exc.strerror}"
+            raise ConfigError(message, path=str(path)) from exc
+        except UnicodeDecodeError as exc:
+            raise ConfigError("this is no journal of a check", path=str(path)) from exc
 
     def knows(self, ref: ObjectRef) -> bool:
         """Whether the object was verified, in this run or an earlier one."""
-        return identity(ref) in self._known
+        return ref.claim in self._known
 
     def add(self, ref: ObjectRef) -> None:
         """Remember that the object was verified.
@@ -47,10 +58,10 @@ class CheckJournal:
         Raises:
             ConfigError: the file cannot be written.
         """
-        self._known.add(identity(ref))
+        self._known.add(ref.claim)
         try:
             if self._file is not None:
-                self._file.write(f"{identity(ref)}\n")
+                self._file.write(f"{ref.claim}\n")
         except OSError as exc:
             raise ConfigError(f"cannot write the journal: {exc.strerror}") from exc
 
@@ -69,10 +80,3 @@ class CheckJournal:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
-
-
-def identity(ref: ObjectRef) -> str:
-    """What is verified of an object; the size counts too, since a second row may lie about it."""
-    where = ref.external
-    place = f" {where.path.hex()}:{where.offset}" if where is not None else ""
-    return f"{ref.key}{ref.kind.value} {ref.size}{place}"

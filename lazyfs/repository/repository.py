@@ -29,7 +29,7 @@ from lazyfs.repository.history import Tag, find_date, find_tag, read_tags
 from lazyfs.repository.manifest import Manifest
 from lazyfs.repository.remembered import Remembered
 from lazyfs.repository.revision import Revision, RevisionInfo
-from lazyfs.repository.sqlite_file import PAGE_CACHE_KIB
+from lazyfs.repository.trust import check_revision, load_blacklist
 from lazyfs.repository.whitelist import Whitelist
 
 log = logging.getLogger("lazyfs.repository")
@@ -96,7 +96,7 @@ class Repository:
             "CVMFS_PUBLIC_KEY": pubkey and os.fspath(pubkey),
             "CVMFS_CACHE_DIR": cache and os.fspath(cache),
             "CVMFS_SERVER_URL": server,
-            "CVMFS_HTTP_PROXY": proxy or ("DIRECT" if server else None),
+            "CVMFS_HTTP_PROXY": proxy,
             "CVMFS_REPOSITORY_TAG": tag,
             "CVMFS_REPOSITORY_DATE": date,
             "CVMFS_ROOT_HASH": root_hash,
@@ -251,10 +251,13 @@ class Repository:
         return RevisionInfo(self.fqrn, found.root_hash, found.size, found.name, found.timestamp)
 
     def _load(self, info: RevisionInfo) -> Revision:
-        pages = self.settings.catalog_memory // (PAGE_CACHE_KIB << 10)
-        limit = min(self.settings.catalog_watermark, pages)
         tree = CatalogTree(
-            self.store, self.fqrn, info.root_hash, root_size=info.root_size, limit=limit
+            self.store,
+            self.fqrn,
+            info.root_hash,
+            root_size=info.root_size,
+            limit=self.settings.catalog_watermark,
+            memory=self.settings.catalog_memory,
         )
         revision = Revision(info, tree, self.store, self.settings.symlink_variables)
         try:
@@ -266,12 +269,19 @@ class Repository:
 
     def _admit(self, revision: Revision) -> None:
         """Raise for a revision that cannot be read: better now than in the middle of it."""
-        if revision.tree.root.properties.get("voms_authz"):
+        catalog = revision.tree.root
+        root = catalog.find(b"")
+        if root is None or not root.is_dir:
+            raise FormatError("the root is no directory", object=catalog.name)
+        if catalog.properties.get("voms_authz"):
             raise ConfigError(
                 f"{self.fqrn} admits members only, and no authorisation helper is supported"
             )
+        # A tag, a date or a root hash does not lead round the blacklist.
+        blacklist = load_blacklist(self.settings.trust.blacklists)
+        check_revision(self.fqrn, revision.number, blacklist)
         log.info(
-            "%s: revision %d of %d, to be looked after every %d s",
+            "%s: revision %d, published at Unix time %d, to be looked after every %d s",
             *(self.fqrn, revision.number, revision.timestamp, revision.ttl),
         )
 

@@ -9,13 +9,13 @@ from typing import Self
 
 from lazyfs.cas.digest import Digest
 from lazyfs.cas.store import ObjectRef, VerifyingStore
-from lazyfs.errors import IsADirectory, NotADirectory, PathError, PathNotFound
+from lazyfs.errors import FormatError, IsADirectory, NotADirectory, PathError, PathNotFound
 from lazyfs.repository.catalog import sum_counters
 from lazyfs.repository.catalog_tree import CatalogTree
 from lazyfs.repository.extents import chunk_extents, whole_extents
 from lazyfs.repository.file import RepositoryFile
 from lazyfs.repository.node import Node
-from lazyfs.repository.pathhash import normalize
+from lazyfs.repository.pathhash import normalize, printable
 from lazyfs.repository.resolve import resolve
 from lazyfs.repository.symlinks import expand
 from lazyfs.repository.view import Extent
@@ -128,8 +128,8 @@ class Revision:
         return self._tree
 
     def catalog_info(self, path: bytes) -> CatalogInfo:
-        """The catalog that has the row of ``path``."""
-        catalog = self._tree.holder(normalize(path), fetch=self._fetch)
+        """The deepest catalog at or above ``path``: that of a mountpoint is the nested one."""
+        catalog = self._tree.lister(normalize(path), fetch=self._fetch)
         return CatalogInfo(catalog.mountpoint, catalog.digest, sum_counters(catalog.counters()))
 
     def open_catalogs(self) -> list[bytes]:
@@ -223,10 +223,14 @@ class Revision:
             raise IsADirectory("is a directory", path=node.path)
         if not node.is_file:
             raise PathError("not a regular file", path=node.path)
-        if not node.chunked:
-            return whole_extents(node)
-        catalog = self._tree.holder(node.path, fetch=self._fetch)
-        return chunk_extents(node, catalog.chunks(node.path, node.algorithm))
+        try:
+            if not node.chunked:
+                return whole_extents(node)
+            catalog = self._tree.holder(node.path, fetch=self._fetch)
+            return chunk_extents(node, catalog.chunks(node.path, node.algorithm))
+        except FormatError as exc:
+            exc.object = exc.object or f"catalog at {printable(node.catalog)}"
+            raise
 
     def verify(self, ref: ObjectRef) -> None:
         """Read an object from its origin, past the cache, and verify it.

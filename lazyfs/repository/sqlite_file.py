@@ -49,6 +49,8 @@ class SqliteFile:
         self._handle = handle
         self._lock = threading.Lock()
         self._budget = 0
+        self.memory = PAGE_CACHE_KIB << 10
+        """Bytes of memory that it may take while it is open."""
         self.tables: frozenset[str] = frozenset()
         """Names of all tables."""
         try:
@@ -72,11 +74,13 @@ class SqliteFile:
         if not content:
             raise FormatError("not a database: empty", object=self.name)
         database = self._connect(":memory:")
+        self.memory += len(content)
         try:
             database.deserialize(content)
         except sqlite3.Error as exc:
             database.close()
             raise FormatError(f"not a database: {exc}", object=self.name) from exc
+        self._handle.close()  # one copy in memory will do
         return database
 
     def _connect(self, uri: str) -> sqlite3.Connection:
@@ -99,6 +103,12 @@ class SqliteFile:
             raise FormatError(
                 "the database has views, triggers or virtual tables", object=self.name
             )
+        # A generated column computes within one step, where no budget sees it.
+        if self.row(
+            "SELECT 1 FROM sqlite_master AS m JOIN pragma_table_xinfo(m.name) AS c"
+            " WHERE m.type = 'table' AND c.hidden"
+        ):
+            raise FormatError("the database has generated columns", object=self.name)
         self.tables = frozenset(text(name) for kind, name, _ in found if kind == b"table")
         missing = tables - self.tables
         if missing:

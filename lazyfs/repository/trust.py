@@ -248,7 +248,16 @@ def check_blacklist(certificate_der: bytes, manifest: Manifest, blacklist: Black
             "the certificate that signed the manifest is blacklisted on this machine",
             object="manifest",
         )
-    if blacklist.refuses_revision(manifest.fqrn, manifest.revision):
+    check_revision(manifest.fqrn, manifest.revision, blacklist)
+
+
+def check_revision(fqrn: str, revision: int, blacklist: Blacklist) -> None:
+    """Return if this machine's blacklist lets the revision pass.
+
+    Raises:
+        CertificateRefused: it does not.
+    """
+    if blacklist.refuses_revision(fqrn, revision):
         raise CertificateRefused(
-            f"revision {manifest.revision} is blacklisted on this machine", object="manifest"
+            f"revision {revision} is blacklisted on this machine", object="manifest"
         )

@@ -22,7 +22,7 @@ from lazyfs.cas.handle import FileHandle
 from lazyfs.cas.local_cache import LocalCache
 from lazyfs.cas.store import ObjectRef, Receiver
 from lazyfs.config.settings import CacheSettings
-from lazyfs.errors import NetworkError
+from lazyfs.errors import CodecError, NetworkError
 
 OBJECTS = 24
 SIZE = 20_000
@@ -123,7 +123,7 @@ class Source(MemoryStore):
     def __init__(self) -> None:
         super().__init__()
         self.fetched: Counter[str] = Counter()
-        self.before_fetch: Callable[[], None] = lambda: None
+        self.before_fetch: Callable[[], object] = lambda: None
         for number in range(OBJECTS):
             self.put(content_of(number))
 
@@ -465,3 +465,15 @@ def test_the_failure_of_the_one_fetch_reaches_all_who_wait(
     assert cache.usage().temporary == 0
     source.before_fetch = lambda: None
     read(store, 0)
+
+
+def test_who_declares_another_size_shares_no_fetch(cache: LocalCache, source: Source) -> None:
+    liar = ObjectRef(ref_of(0).digest, size=SIZE + 1)
+    both = threading.Barrier(2, timeout=30)
+    source.before_fetch = both.wait
+    store = CachedStore(cache, source)
+    with ThreadPoolExecutor(2) as pool:
+        honest, lying = pool.submit(read, store, 0), pool.submit(store.open, liar)
+        assert honest.exception() is None
+        assert isinstance(lying.exception(), CodecError)
+    assert fsck(cache).problems == ()

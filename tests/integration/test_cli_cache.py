@@ -5,9 +5,10 @@ import os
 from pathlib import Path
 
 import pytest
-from support.commands import invoke, invoke_ok
+from support.commands import invoke, invoke_ok, run_as_nobody
 from support.publishing import PublishedRepository, make_repository
 
+from lazyfs.cli.main import EXIT_USAGE
 from lazyfs.errors import CacheError, ConfigError
 
 
@@ -111,5 +112,28 @@ def test_without_a_cache(command: str, tmp_path: Path) -> None:
 
 def test_a_folder_that_is_no_cache_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "precious").write_text("mine")
-    invoke("cache", "wipe", "--cache", str(tmp_path))
+    assert invoke("cache", "wipe", "--cache", str(tmp_path)).code == CacheError.exit_code
     assert (tmp_path / "precious").read_text() == "mine"
+    assert list(tmp_path.iterdir()) == [tmp_path / "precious"]
+
+
+@pytest.mark.parametrize("megabytes", ["-2", "99999999999999999999", "many"])
+def test_a_limit_that_is_none(megabytes: str, reading: list[str], tmp_path: Path) -> None:
+    invoke_ok("cache", "pin", *reading)
+    done = invoke("cache", "limit", megabytes, "--cache", str(tmp_path / "cache"))
+    assert done.code == EXIT_USAGE
+    assert usage(tmp_path / "cache")["limit"] == 4000 << 20
+
+
+@pytest.mark.parametrize("command", ["ls", "usage"])
+def test_the_cache_of_another_user(command: str, reading: list[str], tmp_path: Path) -> None:
+    invoke_ok("cache", "pin", *reading)
+    words = ["ls", *reading] if command == "ls" else ["cache", "usage", *reading[-2:]]
+    Path(reading[0]).parent.chmod(0o755)
+    Path(reading[0]).parents[1].chmod(0o755)
+    done = run_as_nobody(*words, reach=tmp_path)
+    assert done.returncode == CacheError.exit_code
+    assert done.stderr == (
+        f"lazyfs: cannot open or create the cache: Permission denied (path {tmp_path / 'cache'}):"
+        " give a directory of your own with --cache\n"
+    )

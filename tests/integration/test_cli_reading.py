@@ -3,20 +3,25 @@ from __future__ import annotations
 import json
 import os
 import stat
+import time
 from pathlib import Path
 
 import pytest
-from support.commands import Done, invoke, invoke_ok
+from support.commands import Done, invoke, invoke_ok, run_as_nobody
 from support.publishing import File, Folder, HardLink, PublishedRepository, Symlink, make_repository
 
 from lazyfs.errors import (
     AllMirrorsFailed,
+    CodecError,
     ConfigError,
+    HashMismatch,
     IsADirectory,
+    PathError,
     PathNotFound,
     RevisionNotFound,
     SignatureError,
     VerificationError,
+    WriteError,
 )
 
 MOMENT = 1_600_000_000_123_456_789
@@ -36,6 +41,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> PublishedRepository:
             "dir/twin2": HardLink("dir/twin"),
             "dir/empty": Folder(0o700),
             "link": Symlink("dir/tool"),
+            "dir/odd-link": Symlink("caf\udce9"),
             "caf\udce9": b"odd name",
         },
         tag="v2",
@@ -69,7 +75,7 @@ def test_ls_shows_names_in_byte_order_without_dots(lazyfs: Lazyfs) -> None:
 
 
 def test_ls_long_looks_like_ls(lazyfs: Lazyfs) -> None:
-    lines = lazyfs.ok("ls", "-l", "/dir").text.splitlines()
+    lines = lazyfs.ok("ls", "-l", "/dir").out.decode(errors="replace").splitlines()
     tool = next(line for line in lines if line.endswith(" tool"))
     assert tool.startswith("-rwxr-xr-x   1 ")
     assert " 10 " in tool
@@ -111,6 +117,25 @@ def test_stat_does_not_follow_links(lazyfs: Lazyfs) -> None:
 def test_stat_shows_extended_attributes_as_hex(lazyfs: Lazyfs) -> None:
     (tool,) = json.loads(lazyfs.ok("stat", "/dir/tool", "--xattrs", "--json").out)
     assert tool["xattrs"] == {"user.note": "ff31"}
+    assert (
+        "       xattr: user.note = b'\\xff1'\n" in lazyfs.ok("stat", "/dir/tool", "--xattrs").text
+    )
+
+
+def test_stat_shows_bytes_that_are_no_text_as_they_are(lazyfs: Lazyfs) -> None:
+    name = b"/caf\xe9"
+    assert lazyfs.ok("stat", os.fsdecode(name)).out.startswith(b"        path: " + name + b"\n")
+    link = lazyfs.ok("stat", "/dir/odd-link")
+    assert b"      target: " + name[1:] + b"\n" in link.out
+    (facts,) = json.loads(lazyfs.ok("stat", "/dir/odd-link", "--json").out)
+    assert facts["target_hex"] == name[1:].hex()
+
+
+def test_stat_shows_a_readable_time(lazyfs: Lazyfs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    expected = f"       mtime: 2020-09-13 12:26:40.123456789 ({MOMENT} ns)\n"
+    assert expected in lazyfs.ok("stat", "/hello").text
 
 
 def test_cp_copies_one_file_under_its_name_or_another(lazyfs: Lazyfs, tmp_path: Path) -> None:
@@ -145,9 +170,114 @@ def test_cp_of_the_whole_tree_equals_what_was_published(
     assert picture(tmp_path / "copy") == picture(repository.source)
 
 
+def test_cp_goes_on_where_it_was(
+    lazyfs: Lazyfs, repository: PublishedRepository, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy"
+    lazyfs.ok("cp", "-r", "/", str(copy))
+    again = lazyfs("cp", "-r", "/", str(copy))
+    assert again.code == PathError.exit_code
+    assert f"exists already (path {copy}/" in again.err
+    assert f"--resume to go on with a copy at {copy}\n" in again.err
+    kept = (copy / "hello").stat()
+    for name, damage in (
+        ("dir/big", b"half"),
+        ("dir/tool", b"#!/bin/xx\n"),
+        ("dir/twin2", b"same"),
+    ):
+        (copy / name).unlink()
+        (copy / name).write_bytes(damage)
+    (copy / "link").unlink()
+    (copy / "link").symlink_to("elsewhere")
+    (copy / "dir").chmod(0o500)
+    lazyfs.ok("cp", "-r", "--resume", "/", str(copy))
+    assert picture(copy) == picture(repository.source)
+    assert os.path.samestat((copy / "hello").stat(), kept)
+
+
+def test_cp_resumes_at_the_copy_not_below_it(lazyfs: Lazyfs, tmp_path: Path) -> None:
+    for _ in range(2):
+        lazyfs.ok("cp", "-r", "--resume", "/dir", str(tmp_path / "copy"))
+    assert not (tmp_path / "copy" / "dir").exists()
+    lazyfs.ok("cp", "-r", "/dir", str(tmp_path / "copy"))
+    assert (tmp_path / "copy" / "dir" / "tool").exists()
+
+
+def test_cp_never_replaces_a_directory(lazyfs: Lazyfs, tmp_path: Path) -> None:
+    (tmp_path / "copy" / "tool").mkdir(parents=True)
+    done = lazyfs("cp", "-r", "--resume", "/dir", str(tmp_path / "copy"))
+    assert done.code == WriteError.exit_code
+    assert (tmp_path / "copy" / "tool").is_dir()
+
+
+def test_cp_leaves_directories_alone_that_it_did_not_make(lazyfs: Lazyfs, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    copy.mkdir(0o711)
+    lazyfs.ok("cp", "-r", "/", str(copy))
+    assert stat.S_IMODE(copy.stat().st_mode) == 0o711
+
+
+def test_cp_goes_on_past_damage_and_leaves_no_halves(tmp_path: Path) -> None:
+    tree = {"a": b"a", "bad": os.urandom(3_000_000), "gone": b"gone", "z": b"z"}
+    made = make_repository(tmp_path, tree)
+    lazyfs = Lazyfs(made, tmp_path / "cache")
+    bad, gone = json.loads(lazyfs.ok("stat", "/bad", "/gone", "--json").out)
+    damage(made.root / "data" / bad["hash"][:2] / bad["hash"][2:])
+    (made.root / "data" / gone["hash"][:2] / gone["hash"][2:]).unlink()
+    done = lazyfs("cp", "-r", "/", str(tmp_path / "copy"))
+    assert done.code in (CodecError.exit_code, HashMismatch.exit_code)
+    assert [line.split(":")[1] for line in done.err.splitlines() if line.startswith("lazyfs:")] == [
+        *(" /bad", " /gone"),
+    ]
+    assert sorted(os.listdir(tmp_path / "copy")) == ["a", "z"]  # noqa: PTH208
+    assert (tmp_path / "copy").stat().st_mode & 0o777 == 0o755
+
+
+def damage(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+
+
+def test_cp_makes_holes_of_zeros(tmp_path: Path) -> None:
+    content = b"a" * (1 << 20) + bytes(8 << 20) + b"b" + bytes(3 << 20)
+    lazyfs = Lazyfs(make_repository(tmp_path, {"sparse": content}), tmp_path / "cache")
+    lazyfs.ok("cp", "/sparse", str(tmp_path / "copy"))
+    assert (tmp_path / "copy").read_bytes() == content
+    assert (tmp_path / "copy").stat().st_blocks * 512 < 5 << 20
+
+
+def test_cp_tells_where_it_cannot_write(lazyfs: Lazyfs, tmp_path: Path) -> None:
+    done = lazyfs("cp", "/hello", str(tmp_path / "missing" / "copy"))
+    assert done.code == WriteError.exit_code
+    assert done.err == (
+        f"lazyfs: cannot write: No such file or directory (path {tmp_path}/missing/copy)\n"
+    )
+
+
+def test_cp_without_privileges(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs root to publish a device")
+    source = tmp_path / "source"
+    source.mkdir()
+    os.mknod(source / "null", 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+    os.mkfifo(source / "fifo")
+    (source / "suid").write_bytes(b"")
+    (source / "suid").chmod(0o6755)
+    made = make_repository(tmp_path, source)
+    tmp_path.chmod(0o777)
+    options = ["--pubkey", str(made.pubkey), "--cache", str(tmp_path / "cache")]
+    words = ["cp", "-r", str(made.root), "/", str(tmp_path / "copy"), *options]
+    done = run_as_nobody(*words, reach=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr == "lazyfs: /null: a device, which only root can make; left out\n"
+    assert sorted(os.listdir(tmp_path / "copy")) == ["fifo", "suid"]  # noqa: PTH208
+    assert stat.S_IMODE((tmp_path / "copy" / "suid").stat().st_mode) == 0o755
+
+
 def test_find_with_every_condition(lazyfs: Lazyfs) -> None:
     assert lazyfs.ok("find", "/dir", "--name", "t*").text == "/dir/tool\n/dir/twin\n/dir/twin2\n"
-    assert lazyfs.ok("find", "--type", "l").text == "/link\n"
+    assert lazyfs.ok("find", "--type", "l").text == "/dir/odd-link\n/link\n"
     assert lazyfs.ok("find", "--size", "+100k").text == "/dir/big\n"
     assert lazyfs.ok("find", "--size", "-7", "--type", "f", "--name", "hello").text == "/hello\n"
     found = lazyfs.ok("find", "--newer", "2020-10-01", "--type", "f").out

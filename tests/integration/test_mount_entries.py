@@ -4,6 +4,8 @@ import errno
 import os
 import stat
 import subprocess
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -112,6 +114,17 @@ def test_magic_attributes_are_listed_where_wanted_and_answer_everywhere(
         assert caught.value.errno == errno.ENODATA
 
 
+@pytest.mark.parametrize("name", ["system.posix_acl_access", "security.selinux"])
+def test_what_ls_asks_of_every_file_is_not_supported(
+    name: str, repository: PublishedRepository
+) -> None:
+    """So `ls -l` asks once, not for every entry."""
+    with mounted(repository.root, pubkey=repository.pubkey) as mount:
+        with pytest.raises(OSError, match="Errno") as caught:
+            os.getxattr(mount.path / "hello", name)
+        assert caught.value.errno == errno.EOPNOTSUPP
+
+
 def test_statfs_tells_how_full_the_cache_is(repository: PublishedRepository) -> None:
     limit = "CVMFS_QUOTA_LIMIT=100"
     with mounted(repository.root, "--set", limit, pubkey=repository.pubkey) as mount:
@@ -130,14 +143,12 @@ def as_nobody(*command: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture
-def shared_place(tmp_path: Path) -> Path:
+def shared_place() -> Iterator[Path]:
     """A mount point that other users can reach: pytest's own folders are closed to them."""
-    for folder in (tmp_path, *tmp_path.parents):
-        if not folder.stat().st_mode & stat.S_IXOTH:
-            folder.chmod(folder.stat().st_mode | stat.S_IXOTH)
-    place = tmp_path / "shared"
-    place.mkdir()
-    return place
+    with tempfile.TemporaryDirectory(prefix="lazyfs-test-") as folder:
+        place = Path(folder)
+        place.chmod(0o755)
+        yield place
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become another user")
@@ -151,6 +162,22 @@ def test_permissions_are_checked(repository: PublishedRepository, shared_place: 
     arguments = ("-o", "allow_other,no_default_permissions")
     with mounted(repository.root, *arguments, pubkey=repository.pubkey, at=shared_place) as mount:
         assert as_nobody("cat", f"{mount.path}/hello").stdout == "hello\n"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become another user")
+def test_protected_attributes_are_for_privileged_groups(
+    repository: PublishedRepository, shared_place: Path
+) -> None:
+    arguments = ["-o", "allow_other", "--set", "CVMFS_XATTR_PROTECTED_XATTRS=user.host"]
+    script = "import os, sys; print(os.getxattr(sys.argv[1], sys.argv[2]))"
+    with mounted(repository.root, *arguments, pubkey=repository.pubkey, at=shared_place) as mount:
+        ask = ("/usr/bin/python3", "-c", script, str(mount.path))
+        assert "No data available" in as_nobody(*ask, "user.host").stderr
+        assert repository.fqrn in as_nobody(*ask, "user.fqrn").stdout
+        assert os.getxattr(mount.path, "user.host")
+    arguments += ["--set", f"CVMFS_XATTR_PRIVILEGED_GIDS={NOBODY}"]
+    with mounted(repository.root, *arguments, pubkey=repository.pubkey, at=shared_place) as mount:
+        assert "file://" in as_nobody(*ask, "user.host").stdout
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become another user")

@@ -318,6 +318,19 @@ def test_a_document_without_length_ends_at_the_limit(
         downloader.fetch_document(PATH)
 
 
+def test_a_document_that_drips_above_the_limit_ends_by_the_deadline(server: FaultyServer) -> None:
+    server.fault("*", faults.drip(0.02, 100))
+    settings = NetworkSettings(
+        servers=(server.url,), timeout_direct=0.3, deadline=0.6, low_speed_limit=1000
+    )
+    with Downloader(settings) as downloader:
+        start = time.monotonic()
+        with pytest.raises(Timeout, match="no time was left"):
+            downloader.fetch_document(PATH)
+    # Left to itself, it would take two seconds and more.
+    assert time.monotonic() - start < 1.5
+
+
 # --- redirects -------------------------------------------------------------------------------
 
 

@@ -128,6 +128,21 @@ def test_tls_goes_through_a_proxy_in_a_tunnel(settings: NetworkSettings, front: 
         assert proxy.seen == [f"CONNECT {front.url.removeprefix('https://')}"]
 
 
+def test_a_strangers_certificate_is_not_held_against_the_proxy(
+    settings: NetworkSettings, server: FaultyServer
+) -> None:
+    with ProxyServer() as first, ProxyServer() as second:
+        chosen = replace(settings, proxies=f"{first.url};{second.url}", max_retries=0)
+        with Downloader(chosen) as downloader:
+            with pytest.raises(AllMirrorsFailed, match="certificate"):
+                downloader.fetch(PATH, Received(CONTENT))
+            assert downloader.status().proxies.current == first.url
+            assert downloader.status().counters.proxy_switches == 0
+        assert len(first.seen) == 1
+        assert second.seen == []
+    assert server.count() == 0
+
+
 @pytest.mark.usefixtures("believing")
 @pytest.mark.parametrize(
     "fault",

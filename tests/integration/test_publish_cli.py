@@ -9,7 +9,9 @@ import shutil
 import subprocess
 import sys
 import tarfile
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -22,7 +24,10 @@ OLD_NS = 1_500_000_000_000_000_000
 
 
 def lazyfs(
-    folder: Path, *words: str, stdin: bytes | None = None, **environ: str
+    folder: Path,
+    *words: str,
+    stdin: bytes | None = None,
+    environ: Mapping[str, str] = MappingProxyType({}),
 ) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", "from lazyfs.cli.main import run; run()", "publish", *words]
     state = {"XDG_STATE_HOME": str(folder / "state"), **environ}
@@ -39,9 +44,14 @@ def lazyfs(
     )
 
 
-def ok(folder: Path, *words: str, stdin: bytes | None = None, **environ: str) -> Any:
+def ok(
+    folder: Path,
+    *words: str,
+    stdin: bytes | None = None,
+    environ: Mapping[str, str] = MappingProxyType({}),
+) -> Any:
     """What a command that must do well prints as JSON."""
-    done = lazyfs(folder, *words, "--json", stdin=stdin, **environ)
+    done = lazyfs(folder, *words, "--json", stdin=stdin, environ=environ)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     return json.loads(done.stdout)
@@ -156,7 +166,7 @@ def test_a_transaction_collects_changes(folder: Path) -> None:
     assert "no such path" in lazyfs(folder, "rm", REPO, "/file").stderr
     assert names(folder) == ["file", "sub"]
     # Another user's state, or another machine: kept out.
-    other = lazyfs(folder, "sync", REPO, "tree", XDG_STATE_HOME=str(folder / "other"))
+    other = lazyfs(folder, "sync", REPO, "tree", environ={"XDG_STATE_HOME": str(folder / "other")})
     assert other.returncode == 70
     assert "another publisher is at work" in other.stderr
     result = ok(folder, "commit", REPO, "--tag", "v2")
@@ -178,11 +188,11 @@ def test_a_transaction_can_be_given_up(folder: Path) -> None:
 
 
 def test_abort_can_take_the_right_to_publish_away(folder: Path) -> None:
-    ok(folder, "transaction", REPO, XDG_STATE_HOME=str(folder / "lost"))
+    ok(folder, "transaction", REPO, environ={"XDG_STATE_HOME": str(folder / "lost")})
     assert "another publisher" in lazyfs(folder, "rm", REPO, "/file").stderr
     ok(folder, "abort", REPO, "--force")
     ok(folder, "rm", REPO, "/file")
-    lost = lazyfs(folder, "commit", REPO, XDG_STATE_HOME=str(folder / "lost"))
+    lost = lazyfs(folder, "commit", REPO, environ={"XDG_STATE_HOME": str(folder / "lost")})
     assert (lost.returncode, "the right to publish was lost" in lost.stderr) == (70, True)
 
 
@@ -302,12 +312,12 @@ def test_the_same_commands_publish_to_object_stores(
     place = f"s3+http://{server.endpoint}/{bucket}/{FQRN}"
     environ = {"AWS_ACCESS_KEY_ID": ACCESS, "AWS_SECRET_ACCESS_KEY": SECRET}
     shutil.copytree(made / "keys", tmp_path / "keys")
-    ok(tmp_path, "init", place, **environ)
-    assert ok(tmp_path, "sync", place, str(made / "tree"), **environ)["revision"] == 1
-    ok(tmp_path, "transaction", place, **environ)
-    ok(tmp_path, "rm", place, "/file", **environ)
-    assert ok(tmp_path, "commit", place, "--tag", "v2", **environ)["revision"] == 2
-    assert ok(tmp_path, "check", place, **environ)["problems"] == []
+    ok(tmp_path, "init", place, environ=environ)
+    assert ok(tmp_path, "sync", place, str(made / "tree"), environ=environ)["revision"] == 1
+    ok(tmp_path, "transaction", place, environ=environ)
+    ok(tmp_path, "rm", place, "/file", environ=environ)
+    assert ok(tmp_path, "commit", place, "--tag", "v2", environ=environ)["revision"] == 2
+    assert ok(tmp_path, "check", place, environ=environ)["problems"] == []
     key = tmp_path / "keys" / f"{FQRN}.pub"
     url = f"{server.url}/{bucket}/{FQRN}"
     with Repository.open(url, pubkey=key, cache=tmp_path / "cache") as repository:

@@ -28,7 +28,7 @@ from lazyfs.errors import (
 from lazyfs.publish.keys import RepositoryKeys
 from lazyfs.repository.authority import Authority
 from lazyfs.repository.manifest import MANIFEST_PATH, Manifest
-from lazyfs.repository.remembered import Remembered
+from lazyfs.repository.remembered import Documents, Remembered
 from lazyfs.repository.whitelist import WHITELIST_PATH, format_fingerprint
 
 KEYS = make_keys()
@@ -366,13 +366,40 @@ def test_a_slower_process_does_not_make_the_memory_older(world: World) -> None:
     assert world.authority().decide().manifest.revision == 8
 
 
-@pytest.mark.parametrize("name", ["manifest", "whitelist", "certificate"])
-def test_a_damaged_memory_forbids_nothing(world: World, name: str) -> None:
+def flip(content: bytes, place: float) -> bytes:
+    at = int(len(content) * place)
+    return content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(lambda content: b"", id="empty"),
+        pytest.param(lambda content: b"damaged", id="garbage"),
+        pytest.param(lambda content: b"1 1 99\nabc", id="wrong-sizes"),
+        pytest.param(lambda content: content[:-1], id="cut"),
+        pytest.param(lambda content: content + b"x", id="longer"),
+        pytest.param(lambda content: flip(content, 0.0), id="sizes"),
+        pytest.param(lambda content: flip(content, 0.1), id="manifest"),
+        pytest.param(lambda content: flip(content, 0.5), id="middle"),
+    ],
+)
+def test_a_damaged_memory_forbids_nothing(world: World, damage: Callable[[bytes], bytes]) -> None:
     world.publish(7)
     world.visit()
-    world.cache.state(f"{FQRN}/{name}").write(b"damaged")
+    memory = world.cache.state(f"{FQRN}/documents")
+    content = memory.read()
+    assert content is not None
+    memory.write(damage(content))
     world.publish(6)
     assert world.authority().decide().manifest.revision == 6
+
+
+@pytest.mark.parametrize("size", [0, 1, SMALL_LIMIT])
+def test_documents_of_any_size_are_remembered(world: World, size: int) -> None:
+    documents = Documents(b"m\n" * (size // 2), b"\n" * size, b"c" * size)
+    Remembered(world.cache, FQRN).keep(documents)
+    assert Remembered(world.cache, FQRN).load() == documents
 
 
 def test_a_full_disk_does_not_keep_a_repository_from_opening(
@@ -443,6 +470,21 @@ def test_a_look_that_finds_an_older_revision_says_so(world: World) -> None:
     world.publish(6)
     with pytest.raises(RollbackRefused, match="--allow-rollback"):
         authority.update(held, held.manifest.root_catalog)
+
+
+def test_what_is_read_is_not_left_for_an_older_revision_though_nothing_is_remembered(
+    world: World,
+) -> None:
+    world.publish(7)
+    authority = world.authority()
+    held = authority.decide()
+    world.publish(6)
+    with pytest.raises(RollbackRefused):
+        authority.update(held, held.manifest.root_catalog)
+    allowing = world.authority(allow_rollback=True)
+    offered = allowing.update(held, held.manifest.root_catalog)
+    assert offered is not None
+    assert offered.manifest.revision == 6
 
 
 def test_a_revoked_certificate_is_noticed_without_a_new_revision(world: World) -> None:

@@ -145,9 +145,9 @@ class CatalogBuilder:
         digest = Algorithm.SHA1.digest(content)
         return Catalog(FileHandle.from_bytes(content), digest, self.root)
 
-    def tree(self, store: MemoryStore, *, limit: int = 100) -> CatalogTree:
+    def tree(self, store: MemoryStore, *, limit: int = 100, memory: int = 100 << 20) -> CatalogTree:
         """A tree with this catalog as its root."""
-        return CatalogTree(store, "test.example.org", self.put(store), limit=limit)
+        return CatalogTree(store, "test.example.org", self.put(store), limit=limit, memory=memory)
 
     def revision(self, store: MemoryStore, variables: Mapping[str, str] | None = None) -> Revision:
         """A revision with this catalog as its root."""

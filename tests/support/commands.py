@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
+import stat
 import subprocess
+import sys
 from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
 
 from lazyfs.cli import main
 from support.mounts import LAZYFS
@@ -59,3 +65,21 @@ def run_ok(*arguments: str) -> str:
     done = run(*arguments)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def run_as_nobody(*arguments: str, reach: Path) -> subprocess.CompletedProcess[str]:
+    """Run ``lazyfs`` as a user without rights, for whom the way to ``reach`` is opened.
+
+    Skips the test where that is not possible.
+    """
+    become = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    if os.geteuid() != 0:
+        pytest.skip("needs root to become another user")
+    if subprocess.run([*become, sys.executable, "-c", "import lazyfs"], check=False).returncode:
+        pytest.skip(f"{sys.executable} cannot be run by other users")
+    for folder in (reach, *reach.parents):  # pytest's own folders are closed to other users
+        if not folder.stat().st_mode & stat.S_IXOTH:
+            folder.chmod(folder.stat().st_mode | stat.S_IXOTH)
+    return subprocess.run(
+        [*become, *LAZYFS, *arguments], capture_output=True, text=True, check=False
+    )

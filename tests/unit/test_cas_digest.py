@@ -14,7 +14,7 @@ from lazyfs.cas.digest import (
 )
 from lazyfs.cas.rebuild import parse_key
 from lazyfs.cas.store import ObjectRef
-from lazyfs.errors import FormatError
+from lazyfs.errors import ConfigError, FormatError
 
 KNOWN = {
     Algorithm.MD5: "900150983cd24fb0d6963f7d28e17f72",
@@ -173,6 +173,17 @@ def test_the_same_bytes_under_another_algorithm_are_another_digest() -> None:
 def test_a_digest_of_zeroes_means_none() -> None:
     assert Digest(Algorithm.SHA1, bytes(20)).is_null
     assert not Digest(Algorithm.SHA1, bytes(19) + b"\1").is_null
+
+
+def test_an_algorithm_that_the_machine_lacks_is_a_typed_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def without(name: str, **options: object) -> None:
+        raise ValueError(f"unsupported hash type {name}")
+
+    monkeypatch.setattr(hashlib, "new", without)
+    with pytest.raises(ConfigError, match="ripemd160"):
+        Algorithm.RMD160.digest(b"")
 
 
 # --- names in a cache ----------------------------------------------------------------------

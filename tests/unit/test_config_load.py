@@ -157,6 +157,67 @@ def test_a_required_configuration_repository_must_be_there(tmp_path: Path) -> No
         settings(tmp_path)
 
 
+@pytest.mark.parametrize("repo", ["config.example.net", "config"])
+def test_the_configuration_repository_itself_needs_none(tmp_path: Path, repo: str) -> None:
+    write(
+        tmp_path,
+        "default.conf",
+        f"CVMFS_CONFIG_REPOSITORY=config.example.net\nCVMFS_MOUNT_DIR={tmp_path}\n"
+        "CVMFS_CONFIG_REPO_REQUIRED=yes\nCVMFS_DEFAULT_DOMAIN=example.net\n",
+    )
+    own = tmp_path / "config.example.net" / "etc" / "cvmfs"
+    assert settings(tmp_path, repo).fqrn == "config.example.net"
+    assert cache_settings({"HOME": "/"}, config_root=tmp_path).limit == 4000 * MIB
+    write(own, "default.conf", "CVMFS_QUOTA_LIMIT=7")
+    assert settings(tmp_path, repo).cache.limit == 4000 * MIB
+    assert settings(tmp_path).cache.limit == 7 * MIB
+
+
+def test_a_configuration_repository_is_named_before_all_others(tmp_path: Path) -> None:
+    for name in LAYERS[3:]:
+        write(tmp_path, name, "CVMFS_CONFIG_REPOSITORY=config.example.net\n")
+    _, found = load_parameters(FQRN, environ=BASE, config_root=tmp_path)
+    assert found.text("CVMFS_CONFIG_REPOSITORY") == ""
+    assert "set too late" in found.warnings[0]
+
+
+def test_what_upstreams_domain_files_do(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        "domain.d/example.org.conf",
+        """
+        if [ "$CVMFS_MARK" != "" ]; then
+          return
+        fi
+        if [ "$CVMFS_OTHER" = "yes" ]; then
+          CVMFS_SERVER_URL="http://other/@fqrn@"
+        else
+          CVMFS_SERVER_URL="http://one/@fqrn@;http://two/@fqrn@"
+        fi
+        CVMFS_USE_GEOAPI=yes
+        """,
+    )
+    environ = {"CVMFS_HTTP_PROXY": "DIRECT"}
+
+    def servers(**more: str) -> tuple[str, ...]:
+        found = load_settings(FQRN, environ=environ | more, config_root=tmp_path)
+        assert found.network.use_geoapi is ("CVMFS_MARK" not in more)
+        return found.network.servers
+
+    assert servers() == (f"http://one/{FQRN}", f"http://two/{FQRN}")
+    assert servers(CVMFS_OTHER="yes") == (f"http://other/{FQRN}",)
+    assert servers(CVMFS_MARK="1", CVMFS_SERVER_URL="http://x") == ("http://x",)
+
+
+@pytest.mark.parametrize("repo", [FQRN, "http://three/" + FQRN])
+def test_a_server_by_hand_goes_through_the_configured_proxy(tmp_path: Path, repo: str) -> None:
+    options = {} if "/" in repo else {"CVMFS_SERVER_URL": "http://three"}
+    for environ, proxies in (({}, "DIRECT"), ({"CVMFS_HTTP_PROXY": "http://p:1"}, "http://p:1")):
+        found = load_settings(repo, overrides=options, environ=environ, config_root=tmp_path)
+        assert found.network.proxies == proxies
+        assert found.network.servers[0].startswith("http://three")
+
+
 def test_strict_mounts_are_only_those_listed(tmp_path: Path) -> None:
     strict = {"CVMFS_STRICT_MOUNT": "yes"}
     settings(tmp_path, **strict, CVMFS_REPOSITORIES=f"a.b.c, {FQRN}")
@@ -237,6 +298,7 @@ def test_a_root_hash_wins_over_a_tag_and_a_tag_over_a_date(tmp_path: Path) -> No
         ("CVMFS_XATTR_PRIVILEGED_GIDS", "wheel"),
         ("CVMFS_MAGIC_XATTRS_VISIBILITY", "sometimes"),
         ("LAZYFS_READ_AHEAD", "99999999"),
+        ("LAZYFS_KNOWN_NODES", "10"),
     ],
 )
 def test_values_that_cannot_be_used_are_told_with_their_origin(
@@ -269,12 +331,53 @@ def test_the_cache_of_a_user_is_below_the_home(monkeypatch: pytest.MonkeyPatch) 
     assert found.directory == Path("/home/u/.cache/lazyfs")
 
 
+@pytest.mark.parametrize(
+    ("user", "writable", "by_hand", "expected"),
+    [
+        (0, False, False, "/var/base/lazyfs"),
+        (1000, True, False, "/var/base/lazyfs"),
+        (1000, False, False, "/home/u/.cache/lazyfs"),
+        (1000, False, True, "/var/base/lazyfs"),
+    ],
+)
+def test_the_systems_cache_is_not_for_everybody(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    user: int,
+    writable: bool,
+    by_hand: bool,
+    expected: str,
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    monkeypatch.setattr(os, "access", lambda path, mode: writable or mode == os.F_OK)
+    environ = {"HOME": "/home/u"}
+    if by_hand:
+        environ["CVMFS_CACHE_BASE"] = "/var/base"
+    else:
+        write(tmp_path, "default.conf", "CVMFS_CACHE_BASE=/var/base")
+    assert cache_settings(environ, config_root=tmp_path).directory == Path(expected)
+
+
+def test_the_cache_of_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 4_000_000)
+    monkeypatch.setattr(os, "getuid", lambda: 4_000_000)
+    monkeypatch.delenv("HOME", raising=False)
+    with pytest.raises(ConfigError, match=r"no home directory.*give --cache"):
+        cache_settings({}, config_root=Path("/nowhere"))
+    found = cache_settings({"HOME": "/home/u"}, config_root=Path("/nowhere"))
+    assert found.directory == Path("/home/u/.cache/lazyfs")
+    given = {"CVMFS_CACHE_DIR": "/given"}
+    assert cache_settings(given, config_root=Path("/nowhere")).directory == Path("/given")
+
+
 def test_a_check_tells_what_is_wrong_and_what_is_odd(tmp_path: Path) -> None:
     key = tmp_path / "key.pub"
     good = BASE | {"CVMFS_PUBLIC_KEY": str(key)}
-    assert check_parameters(FQRN, {}, good).errors == [
-        "no master public key: give --pubkey FILE or set CVMFS_PUBLIC_KEY"
-    ]
+    missing = f"no master public key in {key}: give --pubkey or set CVMFS_PUBLIC_KEY"
+    assert check_parameters(FQRN, {}, good).errors == [missing]
+    key.mkdir()
+    assert check_parameters(FQRN, {}, good).errors == [missing]
+    key.rmdir()
     key.touch()
     assert check_parameters(FQRN, {}, good).errors == []
     odd = check_parameters(FQRN, {}, good | {"CVMFS_TIMEOTU": "5"})

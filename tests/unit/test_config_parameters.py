@@ -43,7 +43,7 @@ def test_references_are_filled_in_where_a_shell_would() -> None:
 
 def test_what_needs_a_shell_is_never_run_and_told() -> None:
     parameters = parsed(
-        "A=$(touch /tmp/never)\nB=`id`\nif [ x ]; then\n  C=1\nfi\nsource other\nD=1\n"
+        "A=$(touch /tmp/never)\nB=`id`\nif grep -q x /etc/x; then\n  C=1\nfi\nsource other\nD=1\n"
     )
     assert parameters.text("A") == "$(touch /tmp/never)"
     assert "C" not in parameters.values
@@ -59,6 +59,75 @@ def test_what_needs_a_shell_is_never_run_and_told() -> None:
 def test_blocks_within_blocks_are_passed_over_whole() -> None:
     parameters = parsed("if a; then\nif b; then\nA=1\nfi\nB=1\nfi\nC=1\nif x; then y; fi\nD=1")
     assert set(parameters.values) == {"C", "D"}
+
+
+@pytest.mark.parametrize(
+    ("condition", "truth"),
+    [
+        ('[ "$SET" = "yes" ]', True),
+        ('[ "$SET" == "no" ]', False),
+        ("[ $SET != no ]", True),
+        ('[ "x$UNSET" = "x" ]', True),
+        ('[ -z "$UNSET" ]', True),
+        ('[ -n "$UNSET" ]', False),
+        ('[ ! -n "$UNSET" ]', True),
+        ('! [ "$SET" ]', False),
+        ("[[ $SET ]]", True),
+        ("test $SET = yes", True),
+        ("[ -f /etc/passwd ]", True),
+        ("[ -d /etc/passwd ]", False),
+        ('[ "$SET" = no ] || [ "$SET" = yes ]', True),
+        ('[ "$SET" = no ] && grep x y', False),
+        ('[ "$SET" = yes ] || grep x y', True),
+        ('[ "$SET" = yes ] && grep x y', None),
+        ("true", True),
+        ("! false", True),
+        ("grep x y", None),
+        ("[ 1 -lt 2 ]", None),
+        ('[ "$SET', None),
+        ("", None),
+    ],
+)
+def test_conditions_are_decided_without_a_shell(condition: str, truth: bool | None) -> None:
+    content = f"SET=yes\nif {condition}; then\n A=1\nelse\n B=1\nfi\nC=1"
+    found = parsed(content)
+    names = {True: {"A"}, False: {"B"}, None: set[str]()}[truth]
+    assert set(found.values) == {"SET", "C"} | names
+    assert found.warnings == ([] if names else ["file:2: conditional block passed over"])
+
+
+def test_one_branch_counts() -> None:
+    content = """
+    if [ 1 = 2 ]; then A=1
+    elif [ 1 = 1 ]
+    then
+      B="x;y"
+      if [ 1 = 2 ]; then C=1; else D=1; fi
+      if [ 1 = 2 ]; then
+        if [ 1 = 1 ]; then E=1; fi
+      fi
+    elif [ 1 = 1 ]; then F=1
+    else G=1
+    fi
+    :
+    export H
+    """
+    found = parsed(content)
+    assert set(found.values) == {"B", "D"}
+    assert found.text("B") == "x;y"
+    assert found.warnings == []
+
+
+def test_a_file_may_end_early() -> None:
+    assert set(parsed("A=1\nif [ 1 = 2 ]; then\nreturn\nfi\nB=1\nreturn 0\nC=1").values) == {
+        *("A", "B"),
+    }
+
+
+def test_references_reach_the_environment() -> None:
+    parameters = Parameters(environ={"HOST": "h", "A": "environment"})
+    parse_text("A=1\nB=$A-$HOST", "file", parameters)
+    assert parameters.text("B") == "1-h"
 
 
 def test_the_origin_of_a_value_is_kept() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import trio
@@ -10,6 +11,7 @@ from support.fuse_fakes import FakeStore
 from lazyfs.cas.handle import FileHandle
 from lazyfs.cas.store import ObjectRef
 from lazyfs.errors import FormatError, ObjectMissing
+from lazyfs.fuse import objects
 from lazyfs.fuse.blocking import Workers
 from lazyfs.fuse.objects import ObjectPool, PooledObject
 
@@ -153,6 +155,35 @@ async def test_closing_idle_objects_spares_the_others(store: FakeStore) -> None:
     pool.close_idle()
     assert len(pool) == 1
     assert used.handle.fileno() >= 0
+
+
+async def test_a_pool_is_crowded_by_objects_with_users_alone(store: FakeStore) -> None:
+    pool = ObjectPool(store, Workers(), may_hold=lambda: 2)
+    used = [await pool.acquire(ref_of(store, b"%d" % number)) for number in range(2)]
+    pool.release(await pool.acquire(ref_of(store, b"idle")))
+    assert not pool.is_crowded
+    used.append(await pool.acquire(ref_of(store, b"one more")))
+    assert pool.is_crowded
+    pool.release(used.pop())
+    assert not pool.is_crowded
+
+
+async def test_who_claims_another_size_is_not_given_what_is_open(store: FakeStore) -> None:
+    pool = ObjectPool(store, Workers())
+    ref = ref_of(store, b"0123456789")
+    honest = await pool.acquire(ref)
+    other = await pool.acquire(replace(ref, size=4))
+    assert honest is not other
+
+
+async def test_idle_objects_that_are_in_memory_alone_are_few(
+    store: FakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(objects, "IDLE_MEMORY", 100)
+    pool = ObjectPool(store, Workers())
+    for number in range(5):
+        pool.release(await pool.acquire(ref_of(store, b"%d" % number * 40)))
+    assert len(pool) == 2
 
 
 def test_memory_is_read_at_once() -> None:

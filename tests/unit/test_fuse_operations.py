@@ -183,7 +183,7 @@ async def test_an_empty_file_needs_no_object(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize(
-    "flags", [os.O_WRONLY, os.O_RDWR, os.O_RDONLY | os.O_TRUNC, os.O_RDONLY | os.O_APPEND]
+    "flags", [os.O_WRONLY, os.O_RDWR, os.O_RDONLY | os.O_TRUNC, os.O_WRONLY | os.O_APPEND]
 )
 async def test_nothing_is_opened_for_writing(bench: Bench, flags: int) -> None:
     nodeid = await bench.nodeid("/d/f")
@@ -191,6 +191,12 @@ async def test_nothing_is_opened_for_writing(bench: Bench, flags: int) -> None:
         await bench.operations.open(nodeid, flags)
     assert refusal(caught) is Answer.READ_ONLY
     assert bench.statistics.open_files == 0
+
+
+async def test_flags_that_write_nothing_by_themselves_are_accepted(bench: Bench) -> None:
+    flags = os.O_RDONLY | os.O_APPEND | os.O_NOATIME
+    opened = await bench.operations.open(await bench.nodeid("/d/f"), flags)
+    assert await bench.content(opened.handle)
 
 
 async def test_a_directory_is_no_file_and_a_file_no_directory(bench: Bench) -> None:

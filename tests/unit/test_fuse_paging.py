@@ -33,8 +33,23 @@ LINES = [f"{number:09}\n" for number in range(10000)]
 def test_a_page_ends_with_the_line_that_passes_the_length() -> None:
     found = pages(LINES)
     assert "".join(found) == "".join(LINES)
-    assert all(PAGE_CHARACTERS <= len(page) < PAGE_CHARACTERS + 10 for page in found[:-1])
+    # One of exactly this length does not end yet.
+    assert {len(page) for page in found[:-1]} == {PAGE_CHARACTERS + 10}
     assert all(page.endswith("\n") for page in found)
+
+
+def test_a_header_begins_each_page_and_counts() -> None:
+    header = "0123456\n"
+    found = pages(LINES, header)
+    assert "".join(page.removeprefix(header) for page in found) == "".join(LINES)
+    assert all(page.startswith(header + "0") for page in found)
+    assert {len(page) for page in found[:-1]} == {PAGE_CHARACTERS + len(header)}
+    assert pages([], header) == [header]
+
+
+def test_a_header_makes_no_page_of_its_own() -> None:
+    lines = ["x" * PAGE_CHARACTERS + "\n"]
+    assert len(pages(lines, "header\n")) == 1
 
 
 def test_there_is_always_a_page() -> None:

@@ -91,6 +91,15 @@ async def test_few_objects_stay_open(bench: Bench) -> None:
     assert bench.store.open_handles == 0
 
 
+async def test_where_descriptors_run_short_no_object_is_held(bench: Bench) -> None:
+    pool = ObjectPool(bench.store, Workers(), idle=0, may_hold=lambda: 0)
+    file = OpenFile(bench.file.content, pool, Workers(), bench.prefetcher, 0, Buffers())
+    assert bytes(await file.read(CHUNK - 10, 20)) == bench.content[CHUNK - 10 : CHUNK + 10]
+    assert len(pool) == 0
+    assert bench.store.open_handles == 0
+    assert bytes(await file.read(0, 5 * CHUNK)) == bench.content[: 5 * CHUNK]
+
+
 async def test_reads_may_overlap_in_time(bench: Bench) -> None:
     bench.store.gate.clear()
     results: dict[int, bytes] = {}

@@ -382,6 +382,9 @@ def test_schemas_that_cannot(schema: str) -> None:
         "CREATE VIEW harmless AS SELECT 1",
         "CREATE TRIGGER t AFTER INSERT ON chunks BEGIN SELECT 1; END",
         "DROP TABLE chunks; CREATE VIRTUAL TABLE chunks USING fts4(a)",
+        "ALTER TABLE catalog DROP COLUMN mtime; ALTER TABLE catalog ADD COLUMN"
+        " mtime INTEGER AS (length(replace(hex(zeroblob(500000)), '0', '00')))",
+        "CREATE TABLE 'odd '' name' (a, b AS (a + 1) VIRTUAL)",
     ],
 )
 def test_what_is_no_plain_table_is_refused(script: str) -> None:

@@ -211,6 +211,25 @@ def test_a_check_goes_on_where_it_was(good: Good, tmp_path: Path) -> None:
     assert check_revision(revision, journal=journal).objects == 0
 
 
+@pytest.mark.parametrize("content", ["precious", "precious\n", "\xe9"])
+def test_a_file_that_is_no_journal_stays_as_it_is(good: Good, tmp_path: Path, content: str) -> None:
+    precious = tmp_path / "file"
+    precious.write_text(content, encoding="latin-1")
+    with pytest.raises(ConfigError, match="no journal"):
+        check_revision(good.revision(), journal=precious)
+    assert precious.read_text(encoding="latin-1") == content
+
+
+@pytest.mark.parametrize("size", [0, 5])
+def test_a_journal_of_a_run_killed_at_once(good: Good, tmp_path: Path, size: int) -> None:
+    revision, journal = good.revision(), tmp_path / "journal"
+    assert check_revision(revision, journal=journal).objects > 0
+    whole = journal.read_text()
+    journal.write_text(whole[:size])
+    assert check_revision(revision, journal=journal).objects > 0
+    assert sorted(journal.read_text().split("\n")) == sorted(whole.split("\n"))
+
+
 def test_a_journal_that_cannot_be_used_is_an_error(good: Good, tmp_path: Path) -> None:
     with pytest.raises(ConfigError):
         check_revision(good.revision(), journal=tmp_path / "none" / "journal")

@@ -41,8 +41,24 @@ def revision(store: MemoryStore) -> Revision:
 def test_facts_come_from_the_root_catalog(revision: Revision) -> None:
     assert (revision.number, revision.timestamp, revision.ttl) == (12, 1700000000, 120)
     assert (revision.fqrn, revision.tag) == ("test.example.org", "")
-    info = revision.catalog_info(b"/a/x")
-    assert (info.mountpoint, info.digest) == (b"", revision.root_hash)
+
+
+@pytest.mark.parametrize(
+    ("path", "mountpoint"),
+    [(b"", b""), (b"/a", b""), (b"/n", b"/n"), (b"/n/x", b"/n"), (b"n/m/", b"/n/m")],
+)
+def test_the_catalog_of_a_mountpoint_is_the_nested_one(
+    store: MemoryStore, path: bytes, mountpoint: bytes
+) -> None:
+    deepest = CatalogBuilder(b"/n/m", counters={"self_dir": 7}).put(store)
+    nested = CatalogBuilder(b"/n", counters={"self_dir": 3, "subtree_dir": 7}).file(b"/n/x")
+    middle = nested.mountpoint(b"/n/m", str(deepest)).put(store)
+    root = CatalogBuilder(counters={"self_dir": 2, "subtree_dir": 10}).folder(b"/a")
+    revision = root.mountpoint(b"/n", str(middle)).revision(store)
+    info = revision.catalog_info(path)
+    assert info.mountpoint == mountpoint
+    expected = {b"": (revision.root_hash, 12), b"/n": (middle, 10), b"/n/m": (deepest, 7)}
+    assert (info.digest, info.counters["dir"]) == expected[mountpoint]
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from lazyfs.errors import (
     PathNotFound,
 )
 from lazyfs.repository import catalog_tree
+from lazyfs.repository.sqlite_file import PAGE_CACHE_KIB
 
 DIGEST = Algorithm.SHA1.digest(b"content")
 
@@ -117,6 +118,33 @@ def test_the_least_recently_used_catalogs_are_released(store: MemoryStore) -> No
     assert tree.open_catalogs() == [b"", b"/0", b"/2"]
     tree.lister(b"/3")
     assert tree.open_catalogs() == [b"", b"/2", b"/3"]
+
+
+def test_catalogs_are_released_before_they_fill_the_memory(store: MemoryStore) -> None:
+    each = siblings(store, 1).tree(store).lister(b"/0").memory
+    assert each > PAGE_CACHE_KIB << 10  # what the store gives is in memory, as a whole
+    tree = siblings(store, 4).tree(store, memory=3 * each - 1)
+    for path in (b"/0", b"/1", b"/2"):
+        tree.lister(path)
+    assert tree.open_catalogs() == [b"", b"/1", b"/2"]
+    tree = siblings(store, 2).tree(store, memory=1)
+    for path in (b"/0", b"/1"):
+        assert tree.lister(path).mountpoint == path
+    assert tree.open_catalogs() == [b"", b"/1"]
+
+
+def test_a_catalog_in_memory_is_there_once(store: MemoryStore) -> None:
+    handles = []
+    honest = store.open
+
+    def noted(ref: ObjectRef) -> FileHandle:
+        handles.append(honest(ref))
+        return handles[-1]
+
+    store.open = noted  # type: ignore[method-assign]
+    tree = siblings(store, 1).tree(store)
+    assert [node.path for node in tree.root.children(b"")] == [b"/0"]
+    assert [handle.fileno() for handle in handles] == [-1]
 
 
 def test_a_catalog_in_use_outlives_its_release(store: MemoryStore) -> None:
