@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import socket
 import urllib.request
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 from support.certificates import self_signed
+from support.faulty_server import FaultyServer
 from support.mounts import mounted
 from support.publishing import FQRN, Item, write_tree
 from support.s3_server import ACCESS, DOMAIN, NAMES, QUICK, SECRET, S3Server, running
@@ -102,7 +104,7 @@ def test_a_document_is_written_with_one_request_however_large(s3_server: S3Serve
 
 def test_repositories_share_a_bucket_and_do_not_see_each_other(s3_server: S3Server) -> None:
     bucket = s3_server.new_bucket()
-    one, two, root = (s3_server.target(bucket, prefix) for prefix in ("a", "ab/c", ""))
+    one, two, root = (s3_server.target(bucket, prefix) for prefix in ("a", "data-2/a", ""))
     for number, target in enumerate((one, two, root), 1):
         target.prepare()
         target.replace(".cvmfspublished", b"%d" % number)
@@ -254,6 +256,7 @@ CREDENTIALS: list[tuple[dict[str, str], str]] = [
     ({"AWS_ACCESS_KEY_ID": "other", "AWS_SECRET_ACCESS_KEY": "other"}, "?credentials=FILE"),
     ({"AWS_SHARED_CREDENTIALS_FILE": "FILE"}, "?profile=mine"),
     ({"HOME": "FOLDER"}, ""),
+    ({"AWS_EC2_METADATA_DISABLED": "", "AWS_CONTAINER_CREDENTIALS_FULL_URI": "METADATA"}, ""),
 ]
 
 
@@ -269,17 +272,35 @@ def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return file
 
 
+@pytest.fixture
+def metadata(tmp_path: Path) -> Iterator[str]:
+    """Where a container finds the keys of its role."""
+    (tmp_path / "role").write_text(
+        json.dumps(
+            {
+                "AccessKeyId": ACCESS,
+                "SecretAccessKey": SECRET,
+                "Token": "",
+                "Expiration": "2999-01-01T00:00:00Z",
+            }
+        )
+    )
+    with FaultyServer(tmp_path) as server:
+        yield f"{server.url}/role"
+
+
 @pytest.mark.parametrize(("environ", "options"), CREDENTIALS)
 def test_credentials_are_found(
     s3_server: S3Server,
     bare: Path,
+    metadata: str,
     monkeypatch: pytest.MonkeyPatch,
     environ: dict[str, str],
     options: str,
 ) -> None:
+    places = {"FILE": str(bare), "FOLDER": str(bare.parents[1]), "METADATA": metadata}
     for name, value in environ.items():
-        folder = str(bare.parents[1])
-        monkeypatch.setenv(name, value.replace("FILE", str(bare)).replace("FOLDER", folder))
+        monkeypatch.setenv(name, places.get(value, value))
     text = f"s3+http://{s3_server.endpoint}/{s3_server.new_bucket()}"
     open_target(text + options.replace("FILE", str(bare))).prepare()
 

@@ -139,6 +139,16 @@ def test_an_upload_survives_lost_answers(
     assert [item.size for item in place.direct.objects()] == [size]
 
 
+@pytest.mark.parametrize("fault", [s3_proxy.obey_silently, s3_proxy.hang_up], ids=named)
+def test_the_end_of_an_upload_in_parts_may_be_asked_for_again(place: Place, fault: Fault) -> None:
+    content = os.urandom(2 * PART_SIZE + 1)
+    place.proxy.strike(fault, lambda e: e.method == "POST" and "uploadId" in e.query, times=2)
+    assert put(place.target, content)
+    assert read(place.direct, PATH) == content
+    # No part has travelled twice.
+    assert place.proxy.count("PUT") == 3
+
+
 def test_an_end_with_an_error_in_its_answer_is_repeated(place: Place) -> None:
     content = os.urandom(PART_SIZE + 1)
     place.proxy.strike(
@@ -344,6 +354,17 @@ def test_a_web_server_is_told_from_an_object_store(place: Place) -> None:
         place.target.read("x")
     with pytest.raises(PublishError, match="not S3's"):
         put(place.target, b"x")
+
+
+@by_proxy
+@pytest.mark.parametrize(
+    "fault", [s3_proxy.page(200), lambda e: e.client.sendall(b"HTTP/1.1 200 OK\r\nServer: x")]
+)
+def test_an_answer_without_an_etag_tells_nothing(place: Place, fault: Fault) -> None:
+    place.proxy.strike(fault, times=None)
+    for use in (lambda: place.target.has(PATH), lambda: place.target.read("x")):
+        with pytest.raises(PublishError, match=r"no ETag.*an object store\?"):
+            use()
 
 
 # --- bounds --------------------------------------------------------------------------------------

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from lazyfs.cas.digest import Algorithm
 from lazyfs.publish.cutter import ChunkSizes
+from lazyfs.publish.directory_target import DirectoryTarget
+from lazyfs.publish.ingest import TreeOptions
 from lazyfs.publish.keys import RepositoryKeys
 from lazyfs.publish.publisher import DEFAULT_TTL, Publisher
 from lazyfs.publish.transaction import PublishResult
-from lazyfs.publish.directory_target import DirectoryTarget
-from lazyfs.publish.ingest import TreeOptions
 
 FQRN = "test.example.org"
 
