@@ -78,9 +78,11 @@ lint: setup  ## Check style and types
 
 bench: setup  ## Measure beside the local file system, and cvmfs2 if LAZYFS_BENCH_CVMFS2 names one
 	@$(PYTHON) -m benchmarks
+	$(PYTHON) -m benchmarks.publishing
 
 bench-quick: setup  ## The same with less data
 	@$(PYTHON) -m benchmarks --quick
+	$(PYTHON) -m benchmarks.publishing --quick
 
 install: setup  ## Let mount(8) find the helper
 	# The second name is what mount(8) looks for when it is asked to remount: the kernel shows the
