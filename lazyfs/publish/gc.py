@@ -63,8 +63,8 @@ def collect_garbage(
     First all catalogs of the kept revisions are read; if one of them cannot be, nothing happens.
     Then reflog and manifest let go of the others, and only then are objects removed: whoever is
     killed at any point leaves a repository that is whole, and at worst objects for the next time.
-    Nobody else may publish meanwhile. Memory is bounded; the list of what is needed, some 30
-    bytes an object, lies in the folder for temporary files.
+    Nobody else may publish meanwhile, and who began before cannot end. Memory is bounded; the
+    list of what is needed, some 30 bytes an object, lies in the folder for temporary files.
 
     Args:
         ledger: Of the repository.
@@ -136,14 +136,14 @@ class _Collection:
         marker = Marker(store, marks, self._workers, self._step)
         marker.mark(kept)
         rows = self._kept_rows(head, kept, references)
-        if lease is not None and rows != references:
-            lease.renew()
-            head = self._let_go(head, rows)
         for row in rows:
             if row.type in REFLOG_KINDS:
                 marks.need(row.digest, REFLOG_KINDS[row.type])
         self._need_documents(head, marks)
         objects, size = self._condemn(marks)
+        if lease is not None and (rows != references or marks.any_condemned()):
+            lease.renew()
+            self._need_documents(self._let_go(head, rows), marks)
         removed_objects, removed_size = self._remove(marks, lease)
         gone = [r for r in references if r.type == REFLOG_CATALOG and r not in rows]
         return GcReport(
@@ -178,11 +178,17 @@ class _Collection:
         return rows
 
     def _let_go(self, head: Head, rows: Sequence[Reference]) -> Head:
-        """Reflog and manifest without the revisions that go."""
+        """Reflog and manifest without the revisions that go.
+
+        The manifest changes even if there are none: a publisher that has lost its lease without
+        knowing may count on objects that nothing names yet, and must not find the manifest as it
+        was when it replaces it.
+        """
         ledger = self._ledger
         ledger.check_readable()
         store = ContentStore(ledger.target, head.manifest.root_catalog.algorithm)
-        manifest = replace(head.manifest, timestamp=ledger.now(head))
+        later = max(ledger.now(head), head.manifest.timestamp + 1)
+        manifest = replace(head.manifest, timestamp=later)
         return ledger.advance(store, manifest, after=head, tags=ledger.tags(head), references=rows)
 
     def _need_documents(self, head: Head, marks: Marks) -> None:
@@ -225,11 +231,17 @@ class _Collection:
             if lease is not None:
                 # Whoever took the right to publish meanwhile may count on what is still there.
                 lease.renew()
+                batch = [each for each in batch if not self._is_needed_now(each[0], marks)]
                 self._ledger.target.remove(path for path, _ in batch)
             objects += len(batch)
             size += sum(each for _, each in batch)
             self._step(len(batch))
         return objects, size
+
+    def _is_needed_now(self, path: str, marks: Marks) -> bool:
+        """Whether the new manifest names what was condemned: another certificate, perhaps."""
+        found = parse_object_path(path)
+        return found is not None and marks.is_needed(*found)
 
     def _step(self, steps: int = 1) -> None:
         self._steps += steps

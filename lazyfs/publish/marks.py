@@ -80,6 +80,11 @@ class Marks:
                 self._database.execute("BEGIN")
             self._database.execute("INSERT INTO condemned VALUES (?, ?)", (path, size))
 
+    def any_condemned(self) -> bool:
+        """Whether anything shall go."""
+        with _readable_errors():
+            return self._database.execute("SELECT 1 FROM condemned").fetchone() is not None
+
     def condemned(self, batch: int) -> Iterator[list[tuple[str, int]]]:
         """Paths and sizes of what shall go, at most ``batch`` at a time."""
         with _readable_errors():

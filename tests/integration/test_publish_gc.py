@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from support.catalogs import CatalogBuilder
-from support.histories import MARKER, Tree, first_of, publish_next
+from support.histories import MARKER, Tree, first_of, lay_out, publish_next
 from support.publishing import PublishedRepository, make_repository
 from support.watched_target import Killed, WatchedTarget
 
@@ -17,22 +17,26 @@ from lazyfs.cas.codec import Codec
 from lazyfs.cas.digest import Algorithm, Digest, ObjectKind
 from lazyfs.errors import ConfigError, PublishError, VerificationError
 from lazyfs.publish.content import ContentStore
+from lazyfs.publish.directory_source import DirectorySource
 from lazyfs.publish.directory_target import DirectoryTarget
 from lazyfs.publish.gc import GcReport, collect_garbage
 from lazyfs.publish.gc_mark import Marker
 from lazyfs.publish.gc_roots import GcPolicy, KeptRevision
 from lazyfs.publish.history_writer import REFLOG_CATALOG, Reference, dump_reflog
+from lazyfs.publish.keys import RepositoryKeys
 from lazyfs.publish.known_revision import KnownRevision, read_revision
 from lazyfs.publish.lease import LEASE_PATH, break_lease, held
 from lazyfs.publish.ledger import REFLOG_PATH, Ledger
 from lazyfs.publish.marks import Marks
 from lazyfs.publish.rollback import roll_back
-from lazyfs.publish.signing import sign_manifest
+from lazyfs.publish.signing import make_whitelist, sign_manifest, sign_whitelist
 from lazyfs.publish.tag_editor import TagEditor
 from lazyfs.publish.target_store import opened_store
 from lazyfs.publish.verify import VerifyOptions, verify_target
+from lazyfs.repository.authority import utc_now
 from lazyfs.repository.check import check_revision
 from lazyfs.repository.manifest import MANIFEST_PATH
+from lazyfs.repository.whitelist import WHITELIST_PATH
 
 NOW = GcPolicy(grace=-3600)
 """Nothing is too fresh to go."""
@@ -425,6 +429,53 @@ def test_who_lost_the_right_to_publish_removes_no_more(
     with pytest.raises(PublishError, match="right to publish was lost"):
         collect_garbage(ledger, NOW)
     assert len([step for step in target.steps if step.startswith("-")]) == 4
+
+
+def test_a_publisher_that_was_overtaken_cannot_publish_what_is_gone(
+    made: PublishedRepository, tmp_path: Path
+) -> None:
+    """Its lease ran out while it slept, and nothing but its uploads was there to be collected."""
+    ledger = made.publisher.ledger
+    collect_garbage(ledger, NOW)
+    before = ledger.head().manifest
+    lay_out(tmp_path / "other", tree(77))
+    with made.publisher.transaction() as transaction:
+        transaction.sync(DirectorySource(tmp_path / "other"))
+        break_lease(ledger.target)
+        report = collect_garbage(ledger, NOW)
+        assert report.dropped == ()
+        assert report.removed_objects > 0
+        with pytest.raises(PublishError, match="somebody else has published"):
+            transaction.commit()
+    after = ledger.head().manifest
+    assert (after.root_catalog, after.revision) == (before.root_catalog, before.revision)
+    check_all(made, [after.root_catalog])
+    publish_next(made, tree(77))
+    assert verify_target(ledger.target, made.fqrn, made.keys.trusted, CHECKED).problems == ()
+
+
+def test_the_certificate_of_new_keys_stays_though_it_was_garbage_before(
+    made: PublishedRepository,
+) -> None:
+    ledger = made.publisher.ledger
+    collect_garbage(ledger, NOW)
+    fresh = RepositoryKeys.generate(made.fqrn)
+    keys = replace(fresh, master=made.keys.master, trusted=made.keys.trusted)
+    whitelist = make_whitelist(made.fqrn, made.keys, Algorithm.SHA1, now=utc_now())
+    both = (*whitelist.fingerprints, Algorithm.SHA1.digest(keys.certificate_der))
+    signed = sign_whitelist(
+        replace(whitelist, fingerprints=both), made.keys.need_master(), Algorithm.SHA1
+    )
+    ledger.target.replace(WHITELIST_PATH, signed)
+    # A publisher was killed after it had stored the certificate, and more.
+    store = ContentStore(ledger.target, Algorithm.SHA1)
+    certificate = store.put_bytes(keys.certificate_pem, ObjectKind.CERTIFICATE)
+    store.put_bytes(b"litter", ObjectKind.FILE)
+    collect_garbage(Ledger(ledger.target, keys, made.fqrn), NOW)
+    assert (made.root / certificate.object_path(ObjectKind.CERTIFICATE)).exists()
+    report = verify_target(ledger.target, made.fqrn, made.keys.trusted, CHECKED)
+    assert report.problems == ()
+    assert Ledger(ledger.target, keys, made.fqrn).head().manifest.certificate == certificate
 
 
 # --- what may go wrong ---------------------------------------------------------------------

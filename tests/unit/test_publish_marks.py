@@ -36,9 +36,11 @@ def test_kind_and_algorithm_count(tmp_path: Path) -> None:
 def test_the_condemned_come_in_batches(tmp_path: Path) -> None:
     with Marks(tmp_path / "marks") as marks:
         assert list(marks.condemned(10)) == []
+        assert not marks.any_condemned()
         for number in range(25):
             marks.condemn(f"data/{number}", number)
             marks.is_needed(digest(number), ObjectKind.FILE)
+        assert marks.any_condemned()
         batches = list(marks.condemned(10))
         assert [len(batch) for batch in batches] == [10, 10, 5]
         assert [pair for batch in batches for pair in batch] == [
