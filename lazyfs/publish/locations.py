@@ -20,7 +20,7 @@ def open_target(text: str) -> UploadTarget:
     """
     scheme, separator, _ = text.partition("://")
     if not separator:
-        return DirectoryTarget(Path(text))
+        return DirectoryTarget(Path(text).absolute())
     if scheme not in SCHEMES:
         raise ConfigError(
             f"cannot publish to {scheme}://",

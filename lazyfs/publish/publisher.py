@@ -25,7 +25,7 @@ from lazyfs.publish.nesting import dirtab_digest
 from lazyfs.publish.signing import WHITELIST_DAYS
 from lazyfs.publish.source import SourceEntry
 from lazyfs.publish.target import UploadTarget
-from lazyfs.publish.transaction import PublishResult, Transaction
+from lazyfs.publish.transaction import PublishResult, Transaction, local_errors
 from lazyfs.publish.writable_tree import WritableTree
 from lazyfs.repository.catalog import NestedCatalog
 from lazyfs.repository.manifest import ROOT_PATH_MD5, Manifest
@@ -154,13 +154,14 @@ class Publisher:
         self.ledger.check_readable()
         store = self.store(self.algorithm_after(head))
         root = NestedCatalog(b"", head.manifest.root_catalog, head.manifest.catalog_size)
-        tree = WritableTree(
-            store, workspace, None if slots else root, nanoseconds=options.nanoseconds
-        )
-        if slots:
-            tree.slots.restore(slots)
-        else:
-            dirtab = dirtab_digest(tree)
+        with local_errors():
+            tree = WritableTree(
+                store, workspace, None if slots else root, nanoseconds=options.nanoseconds
+            )
+            if slots:
+                tree.slots.restore(slots)
+            else:
+                dirtab = dirtab_digest(tree)
         with contextlib.closing(
             Transaction(self.ledger, head, store, tree, options, dirtab=dirtab)
         ) as transaction:
@@ -243,5 +244,7 @@ class Publisher:
 @contextlib.contextmanager
 def _workspace() -> Iterator[Path]:
     """A folder for catalogs in the making."""
-    with tempfile.TemporaryDirectory(prefix="lazyfs-publish-") as folder:
-        yield Path(folder)
+    with local_errors():
+        folder = tempfile.TemporaryDirectory(prefix="lazyfs-publish-")
+    with folder as name:
+        yield Path(name)

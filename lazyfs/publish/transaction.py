@@ -93,7 +93,7 @@ class Transaction:
             PublishError: something cannot be read, or has no place.
         """
         path = normalize(at)
-        with _readable_errors():
+        with local_errors():
             if replace:
                 self._clear(path)
             self._ingestor().ingest(source, path)
@@ -106,7 +106,7 @@ class Transaction:
         Raises:
             PublishError: something cannot be read, or has no place.
         """
-        with _readable_errors():
+        with local_errors():
             self._ingestor().sync(source, normalize(at))
 
     def remove(self, path: bytes | str) -> None:
@@ -115,7 +115,7 @@ class Transaction:
         Raises:
             PublishError: there is none.
         """
-        with _readable_errors():
+        with local_errors():
             self.tree.remove(normalize(path))
 
     def _clear(self, path: bytes) -> None:
@@ -184,7 +184,7 @@ class Transaction:
         if metainfo is not None:
             digest = self._store.put_bytes(metainfo, ObjectKind.METAINFO)
             manifest = replace(manifest, metainfo=digest)
-        with _readable_errors():
+        with local_errors():
             self._nest()
             stamp = Stamp(manifest.revision, now, {"TTL": str(manifest.ttl)})
             finished = finish_tree(self.tree.slots, self._store, stamp, self._pool)
@@ -225,15 +225,19 @@ class Transaction:
 
 
 @contextlib.contextmanager
-def _readable_errors() -> Iterator[None]:
+def local_errors() -> Iterator[None]:
+    """Tell in an error of ours what goes wrong with files on this machine."""
     try:
         yield
     except sqlite3.Error as exc:
-        raise PublishError(
-            f"cannot change a catalog: {exc}", hint="is there room for temporary files?"
-        ) from exc
+        raise PublishError(f"cannot change a catalog: {exc}", hint=_ROOM) from exc
     except OSError as exc:
-        raise PublishError(f"cannot publish: {exc.strerror}", path=str(exc.filename or "")) from exc
+        raise PublishError(
+            f"cannot publish: {exc.strerror}", path=str(exc.filename or ""), hint=_ROOM
+        ) from exc
+
+
+_ROOM = "is there room for temporary files? TMPDIR says where they go"
 
 
 def _trunk(manifest: Manifest) -> Tag:

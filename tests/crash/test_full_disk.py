@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import random
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,12 @@ import pytest
 from support.commands import run
 from support.mounts import mounted
 from support.publishing import Item, PublishedRepository, make_repository
+
+from lazyfs.errors import LazyfsError, PublishError
+from lazyfs.publish.directory_target import DirectoryTarget
+from lazyfs.publish.gc import collect_garbage
+from lazyfs.publish.verify import verify_target
+from lazyfs.repository.manifest import MANIFEST_PATH
 
 DISK_BYTES = 24 << 20
 FILES = 30
@@ -104,3 +111,34 @@ def test_a_mount_starts_on_a_full_disk(repository: PublishedRepository, disk: Pa
     with mounted(repository.root, pubkey=repository.pubkey, cache=cache, expect=[".*"]) as mount:
         assert (mount.path / "file0").read_bytes() == content(0)
         assert (mount.path / "file1").read_bytes() == content(1)
+
+
+def test_a_publisher_whose_target_is_full_publishes_nothing(disk: Path, tmp_path: Path) -> None:
+    target = disk / "served"
+    target.mkdir()
+    (tmp_path / "served").symlink_to(target)
+    made = make_repository(tmp_path, {"a": b"1"})
+    before = (made.root / MANIFEST_PATH).read_bytes()
+    too_much: dict[str, Item] = {f"file{number}": content(number) for number in range(FILES)}
+    with pytest.raises(PublishError, match="No space left on device"):
+        made.publish(too_much)
+    assert (made.root / MANIFEST_PATH).read_bytes() == before
+    report = verify_target(DirectoryTarget(made.root), made.fqrn, made.keys.trusted)
+    assert report.problems == ()
+    # What was uploaded is garbage by now; once it is gone there is room again.
+    collect_garbage(made.publisher.ledger)
+    assert made.publish({"a": b"2"}).revision == 2
+
+
+def test_a_publisher_without_room_for_temporary_files_publishes_nothing(
+    disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = make_repository(tmp_path, {"a": b"1"})
+    before = (made.root / MANIFEST_PATH).read_bytes()
+    monkeypatch.setattr(tempfile, "tempdir", str(disk))
+    fill(disk / "ballast")
+    with pytest.raises(LazyfsError, match=r"No space left|disk is full"):
+        made.publish({"a": b"2"})
+    assert (made.root / MANIFEST_PATH).read_bytes() == before
+    (disk / "ballast").unlink()
+    assert made.publish({"a": b"2"}).revision == 2
