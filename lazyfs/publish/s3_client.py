@@ -17,7 +17,7 @@ from lazyfs.errors import ConfigError, NetworkError, PublishError
 from lazyfs.net.patient_pool import Patience, PatientPool
 from lazyfs.publish.s3_credentials import FirstFound
 from lazyfs.publish.s3_errors import KEPT, explain, printable, unreachable
-from lazyfs.publish.s3_exchange import PART_SIZE, Answer, Form, Unsettled
+from lazyfs.publish.s3_exchange import MAX_PARTS, PART_SIZE, WHOLE_SIZE, Answer, Form, Unsettled
 from lazyfs.publish.s3_location import S3Location, Style
 from lazyfs.publish.target import StoredObject
 
@@ -119,9 +119,10 @@ class S3Client:
                 response.close()
 
     def put(
-        self, key: str, content: IO[bytes], size: int, form: Form, *, part_size: int = PART_SIZE
+        self, key: str, content: IO[bytes], size: int, form: Form, *, whole: bool = False
     ) -> None:
-        """Write an object, a large one in parts that travel side by side."""
+        """Write an object, a large one in parts that travel side by side unless ``whole``."""
+        part_size = size if whole or size <= WHOLE_SIZE else max(PART_SIZE, -(-size // MAX_PARTS))
         with self._explained(key):
             for _ in range(_UPLOADS):
                 content.seek(0)
@@ -150,7 +151,7 @@ class S3Client:
         condition = {"If-None-Match": "*"} if etag is None else {"If-Match": f'"{etag}"'}
         try:
             with self._explained(key):
-                written = self._put(key, content, size, form, max(size, PART_SIZE), condition)
+                written = self._put(key, content, size, form, size, condition)
         except PublishError as exc:
             code = _code(exc)
             if code in _CHANGED or (code in _MISSING and etag is not None):
@@ -204,7 +205,7 @@ class S3Client:
             content_type=form.content_type,
             metadata={"Cache-Control": form.cache_control},
             sse=_Condition(condition) if condition else None,
-            part_size=part_size,
+            part_size=max(part_size, PART_SIZE),
             num_parallel_uploads=PARALLEL_PARTS,
         )
         return written.etag or ""

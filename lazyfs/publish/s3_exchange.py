@@ -7,9 +7,14 @@ from dataclasses import dataclass
 
 from lazyfs.errors import PublishError
 
-PART_SIZE = 16 << 20
-"""Larger objects are uploaded in parts of this size: what one upload holds in memory, for each
-part on its way."""
+WHOLE_SIZE = 16 << 20
+"""Up to this size, which no chunk of a file exceeds by default, an object is one request."""
+
+PART_SIZE = 8 << 20
+"""Larger objects go in parts: what one upload holds in memory, for each part on its way."""
+
+MAX_PARTS = 10_000
+"""S3's limit."""
 
 OBJECT_SECONDS = 259_200
 DOCUMENT_SECONDS = 61

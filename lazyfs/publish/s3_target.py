@@ -16,7 +16,7 @@ from lazyfs.cas.store import ObjectRef, Receiver
 from lazyfs.errors import ConfigError, NetworkError, ObjectMissing, PublishError
 from lazyfs.net.patient_pool import Patience
 from lazyfs.publish.s3_errors import KEPT, unconditional, unreachable
-from lazyfs.publish.s3_exchange import PART_SIZE, Answer, Unsettled, served_as
+from lazyfs.publish.s3_exchange import Answer, Unsettled, served_as
 from lazyfs.publish.s3_location import S3Location
 from lazyfs.publish.target import DOCUMENT_LIMIT, Document, StoredObject
 
@@ -141,10 +141,7 @@ class S3Target:
     def replace(self, path: str, content: bytes) -> None:
         """Put a document at ``path`` with one request."""
         key = self.location.key(path)
-        size = len(content)
-        self._client.put(
-            key, BytesIO(content), size, served_as(path), part_size=max(size, PART_SIZE)
-        )
+        self._client.put(key, BytesIO(content), len(content), served_as(path), whole=True)
 
     def replace_if(self, path: str, content: bytes, version: str | None) -> str | None:
         """As `replace`, if the document is still what the caller knows.

@@ -25,7 +25,7 @@ from lazyfs.publish.cutter import ChunkSizes
 from lazyfs.publish.keys import RepositoryKeys
 from lazyfs.publish.locations import open_target
 from lazyfs.publish.publisher import Publisher
-from lazyfs.publish.s3_exchange import PART_SIZE
+from lazyfs.publish.s3_exchange import WHOLE_SIZE
 from lazyfs.publish.s3_location import S3Location, parse_s3_location
 from lazyfs.publish.s3_target import SPOOL_SIZE, S3Target
 from lazyfs.repository.repository import Repository
@@ -78,7 +78,7 @@ def test_headers_are_those_of_a_repository_server(
 def test_large_objects_travel_in_parts(s3_server: S3Server) -> None:
     bucket = s3_server.new_bucket()
     target = s3_server.target(bucket)
-    content = os.urandom(2 * PART_SIZE + 5)
+    content = os.urandom(WHOLE_SIZE + 5)
     assert len(content) > SPOOL_SIZE
     assert put(target, "data/ab/cd", content)
     found = s3_server.client.stat_object(bucket, "data/ab/cd")
@@ -94,11 +94,11 @@ def test_large_objects_travel_in_parts(s3_server: S3Server) -> None:
 def test_a_document_is_written_with_one_request_however_large(s3_server: S3Server) -> None:
     bucket = s3_server.new_bucket()
     target = s3_server.target(bucket)
-    target.replace(".cvmfsreflog", bytes(PART_SIZE + 1))
-    version = target.replace_if("x", bytes(PART_SIZE + 1), None)
+    target.replace(".cvmfsreflog", bytes(WHOLE_SIZE + 1))
+    version = target.replace_if("x", bytes(WHOLE_SIZE + 1), None)
     for name in (".cvmfsreflog", "x"):
         etag = s3_server.client.stat_object(bucket, name).etag
-        assert etag == hashlib.md5(bytes(PART_SIZE + 1)).hexdigest()
+        assert etag == hashlib.md5(bytes(WHOLE_SIZE + 1)).hexdigest()
     assert version == etag
 
 
@@ -381,7 +381,7 @@ def test_the_bucket_may_stand_in_the_host_name(
     )
     target.prepare()
     target.replace("x", b"1")
-    put(target, "data/00/x", bytes(PART_SIZE + 1))
+    put(target, "data/00/x", bytes(WHOLE_SIZE + 1))
     assert set(asked) == {f"{bucket}.{DOMAIN}"}
     there = s3_server.target(bucket, "x").read("x")
     assert there is not None
@@ -424,7 +424,7 @@ def test_publishing_over_tls(tls_server: S3Server) -> None:
         tls_server.new_bucket(), "x", options=f"&ca={tls_server.certificate}"
     )
     target.prepare()
-    content = os.urandom(PART_SIZE + 1)
+    content = os.urandom(WHOLE_SIZE + 1)
     assert put(target, "data/00/x", content)
     document = target.read("data/00/x")
     assert document is not None

@@ -20,7 +20,7 @@ from lazyfs.cas.store import ObjectRef
 from lazyfs.errors import PublishError
 from lazyfs.net import patient_pool
 from lazyfs.net.patient_pool import Patience
-from lazyfs.publish.s3_exchange import PART_SIZE
+from lazyfs.publish.s3_exchange import PART_SIZE, WHOLE_SIZE
 from lazyfs.publish.s3_target import ONE_REQUEST_SIZE, S3Target
 
 PATH = "data/ab/cdef"
@@ -74,7 +74,7 @@ USES: dict[str, Use] = {
     "has": lambda target: target.has(PATH),
     "small": lambda target: put(target, b"x"),
     "large": lambda target: put(target, bytes(ONE_REQUEST_SIZE + 1)),
-    "parts": lambda target: put(target, bytes(PART_SIZE + 1)),
+    "parts": lambda target: put(target, bytes(WHOLE_SIZE + 1)),
     "list": lambda target: list(target.objects()),
     "remove": lambda target: target.remove([PATH]),
     "read": lambda target: target.read("x"),
@@ -125,7 +125,7 @@ def test_a_server_that_stays_busy_is_given_up(place: Place, use: Use) -> None:
     assert any(place.proxy.count(method) >= QUICK.attempts for method in methods)
 
 
-@pytest.mark.parametrize("size", [10, ONE_REQUEST_SIZE + 1, 2 * PART_SIZE + 1])
+@pytest.mark.parametrize("size", [10, ONE_REQUEST_SIZE + 1, WHOLE_SIZE + 1])
 @pytest.mark.parametrize("fault", [s3_proxy.obey_silently, s3_proxy.hang_up], ids=named)
 @pytest.mark.parametrize("method", ["PUT", "POST"])
 def test_an_upload_survives_lost_answers(
@@ -141,7 +141,7 @@ def test_an_upload_survives_lost_answers(
 
 @pytest.mark.parametrize("fault", [s3_proxy.obey_silently, s3_proxy.hang_up], ids=named)
 def test_the_end_of_an_upload_in_parts_may_be_asked_for_again(place: Place, fault: Fault) -> None:
-    content = os.urandom(2 * PART_SIZE + 1)
+    content = os.urandom(WHOLE_SIZE + 1)
     place.proxy.strike(fault, lambda e: e.method == "POST" and "uploadId" in e.query, times=2)
     assert put(place.target, content)
     assert read(place.direct, PATH) == content
@@ -150,7 +150,7 @@ def test_the_end_of_an_upload_in_parts_may_be_asked_for_again(place: Place, faul
 
 
 def test_an_end_with_an_error_in_its_answer_is_repeated(place: Place) -> None:
-    content = os.urandom(PART_SIZE + 1)
+    content = os.urandom(WHOLE_SIZE + 1)
     place.proxy.strike(
         refuse(200, "InternalError"), lambda e: e.method == "POST" and "uploadId" in e.query
     )
@@ -165,7 +165,7 @@ def test_an_upload_that_does_not_end_is_an_error(place: Place) -> None:
         times=None,
     )
     with pytest.raises(PublishError, match="did not end the upload"):
-        put(place.target, bytes(PART_SIZE + 1))
+        put(place.target, bytes(WHOLE_SIZE + 1))
     assert not place.direct.has(PATH)
 
 

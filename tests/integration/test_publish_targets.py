@@ -33,7 +33,7 @@ from lazyfs.publish.lease import (
     held,
     new_holder,
 )
-from lazyfs.publish.s3_exchange import PART_SIZE
+from lazyfs.publish.s3_exchange import WHOLE_SIZE
 from lazyfs.publish.s3_target import ONE_REQUEST_SIZE
 from lazyfs.publish.target import StoredObject, UploadTarget
 
@@ -85,7 +85,9 @@ def test_to_prepare_again_does_no_harm_and_leaves_nothing(target: UploadTarget) 
     assert [item.path for item in target.objects() if "probe" in item.path] == []
 
 
-@pytest.mark.parametrize("size", [0, 1, ONE_REQUEST_SIZE, ONE_REQUEST_SIZE + 1, PART_SIZE * 2 + 1])
+@pytest.mark.parametrize(
+    "size", [0, 1, ONE_REQUEST_SIZE, ONE_REQUEST_SIZE + 1, WHOLE_SIZE, WHOLE_SIZE + 1]
+)
 def test_an_object_is_there_once_it_is_committed(target: UploadTarget, size: int) -> None:
     content = os.urandom(size)
     upload = target.upload()
@@ -418,7 +420,7 @@ def broken(target: UploadTarget, tmp_path: Path) -> UploadTarget:
     [
         lambda target: put(target, PATH, b"x"),
         lambda target: put(target, PATH, bytes(ONE_REQUEST_SIZE + 1)),
-        lambda target: put(target, PATH, bytes(PART_SIZE + 1)),
+        lambda target: put(target, PATH, bytes(WHOLE_SIZE + 1)),
         lambda target: put(target, PATH, b"x", replace=True),
         lambda target: list(target.objects()),
         lambda target: target.replace_if("x", b"x", None),
