@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lazyfs.errors import PublishError
-from lazyfs.publish.catalog_slots import CatalogSlots, Slot
+from lazyfs.publish.catalog_slots import MAX_REMEMBERED, CatalogSlots, Slot
 from lazyfs.publish.content import ContentStore, StoredFile
 from lazyfs.publish.source import MARKER, RESERVED, SourceEntry
 from lazyfs.repository import row
@@ -35,6 +35,7 @@ class WritableTree:
         nanoseconds: bool = True,
     ) -> None:
         self.slots = CatalogSlots(store.target, workspace, nanoseconds=nanoseconds)
+        self._directories: set[bytes] = set()
         if root is not None:
             self.slots.load(root)
 
@@ -125,9 +126,14 @@ class WritableTree:
             )
 
     def _check_parent(self, parent: bytes) -> None:
+        if parent in self._directories:
+            return
         found = self.find(parent)
         if found is None or not found.is_dir:
             raise PublishError("no such directory in the repository", path=parent or b"/")
+        if len(self._directories) >= MAX_REMEMBERED:
+            self._directories.clear()
+        self._directories.add(parent)
 
     def _update_directory(self, path: bytes, entry: SourceEntry) -> None:
         holder, lister = self.slots.holder(path), self.slots.lister(path)
@@ -173,6 +179,7 @@ class WritableTree:
         parent = path.rpartition(b"/")[0]
         slot = self.slots.holder(path)
         if node.is_dir:
+            self._directories.clear()
             self._remove_below(path, slot)
             self._change_links(parent, -1)
         catalog = self.slots.change(slot)
