@@ -34,6 +34,7 @@ from lazyfs.publish.target import UploadTarget
 from lazyfs.publish.target_store import opened_store
 from lazyfs.publish.target_usage import StoredUsage, target_usage
 from lazyfs.publish.verify import VerifyOptions, VerifyReport, repair_target, verify_target
+from lazyfs.repository.pathhash import normalize
 from lazyfs.repository.usage import directory_usage
 
 EXIT_PROBLEMS = 1
@@ -167,6 +168,9 @@ def check(
             metavar="DIR", help="Make what is damaged or missing again from the tree in DIR."
         ),
     ] = None,
+    at: Annotated[
+        str, typer.Option("--at", metavar="PATH", help="Where DIR belongs in the repository.")
+    ] = "/",
     journal: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Remember what was verified, to go on later."),
@@ -190,7 +194,14 @@ def check(
             report = verify_target(ledger.target, ledger.fqrn, trusted, options, progress=advance)
         else:
             report = repair_target(
-                ledger.target, ledger.fqrn, trusted, repair, options, wait=wait, progress=advance
+                ledger.target,
+                ledger.fqrn,
+                trusted,
+                repair,
+                options,
+                at=normalize(at),
+                wait=wait,
+                progress=advance,
             )
     _show_check(report, json=json)
     if report.problems:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import sqlite3
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 
 from lazyfs.cas.digest import Digest, ObjectKind
@@ -63,24 +63,35 @@ def dump_history(fqrn: str, tags: Iterable[Tag], previous: Digest | None) -> byt
 
     Args:
         fqrn: The repository.
-        tags: All tags.
+        tags: All tags. Their branches are all that is known of branches.
         previous: The history object that it follows.
     """
     properties = {"schema": "1.0", "schema_revision": "3", "fqrn": fqrn}
     if previous is not None:
         properties["previous_revision"] = str(previous)
+    tags = list(tags)
+    first: dict[str, int] = {}
+    for tag in tags:
+        if tag.branch:
+            first[tag.branch] = min(tag.revision, first.get(tag.branch, tag.revision))
+    branches = [(branch, "", revision) for branch, revision in first.items()]
     rows = [
         (t.name, str(t.root_hash), t.revision, t.timestamp, t.description, t.size, t.branch)
         for t in tags
     ]
-    return _dump(_HISTORY, properties, "INSERT INTO tags VALUES (?, ?, ?, ?, 0, ?, ?, ?)", rows)
+    return _dump(
+        _HISTORY,
+        properties,
+        ("INSERT INTO branches VALUES (?, ?, ?)", branches),
+        ("INSERT INTO tags VALUES (?, ?, ?, ?, 0, ?, ?, ?)", rows),
+    )
 
 
 def dump_reflog(fqrn: str, references: Iterable[Reference]) -> bytes:
     """A reflog; of references to the same object the first counts."""
     properties = {"schema": "1.0", "schema_revision": "0", "fqrn": fqrn}
     rows = [(str(r.digest), r.type, r.timestamp) for r in references]
-    return _dump(_REFLOG, properties, "INSERT OR IGNORE INTO refs VALUES (?, ?, ?)", rows)
+    return _dump(_REFLOG, properties, ("INSERT OR IGNORE INTO refs VALUES (?, ?, ?)", rows))
 
 
 def parse_reflog(content: bytes) -> list[Reference]:
@@ -142,11 +153,14 @@ def _renamed(tag: Tag, name: str, description: str) -> Tag:
 
 
 def _dump(
-    tables: str, properties: dict[str, str], insert: str, rows: Iterable[tuple[object, ...]]
+    tables: str,
+    properties: dict[str, str],
+    *inserts: tuple[str, Sequence[tuple[object, ...]]],
 ) -> bytes:
     with contextlib.closing(sqlite3.connect(":memory:")) as database:
         database.executescript(tables)
         database.executemany("INSERT INTO properties VALUES (?, ?)", list(properties.items()))
-        database.executemany(insert, rows)
+        for insert, rows in inserts:
+            database.executemany(insert, rows)
         database.commit()
         return database.serialize()

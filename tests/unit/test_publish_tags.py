@@ -1,10 +1,20 @@
 from __future__ import annotations
 
+import contextlib
+import sqlite3
+from dataclasses import replace
+
 import pytest
 
 from lazyfs.cas.digest import Algorithm, Digest
 from lazyfs.errors import PublishError
-from lazyfs.publish.history_writer import TRUNK, TRUNK_PREVIOUS, check_new_name, moved_trunk
+from lazyfs.publish.history_writer import (
+    TRUNK,
+    TRUNK_PREVIOUS,
+    check_new_name,
+    dump_history,
+    moved_trunk,
+)
 from lazyfs.repository.history import Tag
 
 
@@ -40,3 +50,15 @@ def test_names_that_a_new_tag_may_not_have(name: str) -> None:
 def test_usual_names() -> None:
     for name in ("v1.0", "rel/2026-05", "generic-2026-05-17T10:30:00Z"):
         check_new_name(name, set())
+
+
+def test_branches_of_tags_stay() -> None:
+    """Upstream's check wants a row for every branch that a tag is on."""
+    tags = [head(1), replace(head(5), name="b5", branch="b")]
+    with contextlib.closing(sqlite3.connect(":memory:")) as database:
+        database.deserialize(dump_history("a.b", tags, None))
+        assert database.execute("SELECT * FROM branches").fetchall() == [
+            ("", None, 0),
+            ("b", "", 5),
+        ]
+        assert database.execute("PRAGMA foreign_key_check").fetchall() == []
