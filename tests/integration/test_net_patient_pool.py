@@ -69,9 +69,11 @@ def serve() -> Iterator[Callable[..., Server]]:
 
 
 def answers(content: bytes) -> Handler:
+    """Closes the connection, and says so: one that may be used again could be found closed."""
+
     def handle(client: socket.socket) -> None:
         client.recv(1 << 16)
-        client.sendall(content)
+        client.sendall(content.replace(b"\r\n", b"\r\nConnection: close\r\n", 1))
 
     return handle
 
