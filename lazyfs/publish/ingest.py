@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from lazyfs.cas.codec import Codec
 from lazyfs.errors import PublishError
 from lazyfs.publish.balance import CatalogWeights
+from lazyfs.publish.catalog_slots import MAX_REMEMBERED
 from lazyfs.publish.content import StoredFile
 from lazyfs.publish.directory_source import DirectorySource
 from lazyfs.publish.pipeline import ContentPipeline, Pending
@@ -97,6 +98,8 @@ class Ingestor:
                     made.add(above)
             if item.entry.is_dir:
                 made.add(path)
+            if len(made) > MAX_REMEMBERED:
+                made = {at}  # to make a directory that is there does no harm
             self._put(path, at, item)
         self.settle()
 
