@@ -263,6 +263,7 @@ class WritableCatalog:
 
     def move_below(self, path: bytes, other: WritableCatalog) -> None:
         """Move all that lies below ``path`` to another catalog, nested catalogs included."""
+        self._count_links()
         prefix = path + b"/"
         moved = [n for n in self.nested() if n.mountpoint.startswith(prefix)]
         shift = other.next_groups()

@@ -111,12 +111,14 @@ class Items:
 
 Change = tuple[str, int, bytes | None, object]
 
-
-NESTED = [
+NESTED: list[Change] = [
     *(("put", 0, b"a", DIRECTORY), ("put", 1, b"b", DIRECTORY), ("put", 2, b"a", DIRECTORY)),
     *(("put", number, b".cvmfscatalog", MARKER) for number in (1, 2, 3)),
 ]
 """Catalogs at ``/a``, ``/a/b`` and ``/a/b/a``."""
+
+REMOVE_MARKER: Change = ("remove", 1, None, None)
+"""Of ``/a``, when there is nothing else before it."""
 
 
 @settings(max_examples=40)
@@ -126,6 +128,7 @@ NESTED = [
 @example([NESTED, [("remove", 2, None, None)]])  # /a/b with the catalogs in it
 @example([NESTED, [("remove", 0, None, None)]])
 @example([[*NESTED, ("remove", 3, None, None)], NESTED])
+@example([[*NESTED[:1], ("put", 1, b".cvmfscatalog", MARKER), ("link", 1, b"b", 1), REMOVE_MARKER]])
 def test_transactions_equal_a_plain_model(sequence: list[list[Change]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         repository = make_repository(Path(folder), {}, sizes=SIZES)
