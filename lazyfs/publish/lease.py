@@ -48,7 +48,7 @@ class Holder:
     expires: float
     """Unix time."""
     boot: str = ""
-    """Which boot of which machine the process belongs to; empty: no process stands behind it."""
+    """Where the process can be looked for, see `_boot`; empty: no process stands behind it."""
     pid: int = 0
     started: int = 0
     """When the process started, in clock ticks since boot: numbers of processes are reused."""
@@ -57,7 +57,7 @@ class Holder:
         """Whether the lease may be taken over."""
         if now >= self.expires:
             return True
-        return self.boot == _boot() and _started(self.pid) != self.started
+        return self.boot != "" and self.boot == _boot() and _started(self.pid) != self.started
 
     def __str__(self) -> str:
         until = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.expires))
@@ -192,7 +192,11 @@ def held(target: UploadTarget, purpose: str, *, wait: float = 0.0) -> Iterator[L
         try:
             yield lease
         finally:
-            lease.release()
+            try:
+                lease.release()
+            except PublishError as exc:
+                # It runs out by itself; what happened in the block matters more.
+                log.warning("cannot give the lease back: %s", exc)
 
 
 @contextlib.contextmanager
@@ -227,7 +231,10 @@ def break_lease(target: UploadTarget) -> Holder | None:
     """Take the lease away from whoever has it, whom this returns."""
     there = target.read(LEASE_PATH)
     holder = _parse(there) if there is not None else None
-    target.remove([LEASE_PATH])
+    if there is not None and holder is not None:
+        # Whoever has taken it meanwhile keeps it; whoever had it cannot go on with its token.
+        broken = replace(holder, token="", expires=0.0)
+        target.replace_if(LEASE_PATH, _dump(broken), there.version)
     return holder
 
 
@@ -253,8 +260,10 @@ def _lost(target: UploadTarget, holder: Holder | None) -> PublishError:
 
 
 def _boot() -> str:
+    """This boot of this machine, and among its containers the one whose processes are seen here."""
     try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
     except OSError:
         return ""
 
