@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+V = TypeVar("V")
 
 RepoArgument = Annotated[
     str,
@@ -175,24 +176,32 @@ def assignment(text: str) -> tuple[str, str]:
     return name, value
 
 
-def with_common_options(command: Callable[Concatenate[CommonOptions, P], R]) -> Callable[..., R]:
-    """``command`` with the shared options in its signature, given to it as one value.
+def with_options_of(
+    collect: Callable[..., V], command: Callable[Concatenate[V, P], R]
+) -> Callable[..., R]:
+    """``command`` with further options in its signature, given to it as one value.
 
-    The command's first parameter is the `CommonOptions`.
+    Args:
+        collect: Has the options as its parameters, and makes the value of them.
+        command: Its first parameter is that value.
     """
     own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
-    shared = list(inspect.signature(_common, eval_str=True).parameters.values())
+    shared = list(inspect.signature(collect, eval_str=True).parameters.values())
     names = [parameter.name for parameter in shared]
 
     @functools.wraps(command)
     def wrapper(*args: Any, **kwargs: Any) -> R:
-        common = _common(**{name: kwargs.pop(name) for name in names})
-        return command(common, *args, **kwargs)
+        value = collect(**{name: kwargs.pop(name) for name in names})
+        return command(value, *args, **kwargs)
 
-    keyword_only = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*own, *shared)]
-    wrapper.__signature__ = inspect.Signature(keyword_only)  # type: ignore[attr-defined]
-    wrapper.__annotations__ = {p.name: p.annotation for p in keyword_only}
+    keyword = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in shared]
+    wrapper.__signature__ = inspect.Signature([*own, *keyword])  # type: ignore[attr-defined]
     return wrapper
+
+
+def with_common_options(command: Callable[Concatenate[CommonOptions, P], R]) -> Callable[..., R]:
+    """``command`` with the options that all reading commands share."""
+    return with_options_of(_common, command)
 
 
 def encode_path(path: str) -> bytes:

@@ -20,6 +20,7 @@ from lazyfs.cli.publishing import (
     TagOption,
     TargetArgument,
     TreeChoice,
+    TtlOption,
     WaitOption,
     bench_of,
     open_publisher,
@@ -109,10 +110,7 @@ def sync(
     keys: KeysOption = DEFAULT_KEYS,
     tag: TagOption = None,
     message: MessageOption = "",
-    ttl: Annotated[
-        int | None,
-        typer.Option(min=1, help="Seconds until clients look for a new revision."),
-    ] = None,
+    ttl: TtlOption = None,
     wait: WaitOption = 0.0,
     json: JsonOption = False,
 ) -> None:
@@ -242,10 +240,7 @@ def commit(
     keys: KeysOption = DEFAULT_KEYS,
     tag: TagOption = None,
     message: MessageOption = "",
-    ttl: Annotated[
-        int | None,
-        typer.Option(min=1, help="Seconds until clients look for a new revision."),
-    ] = None,
+    ttl: TtlOption = None,
     json: JsonOption = False,
 ) -> None:
     """Publish the open transaction as one new revision.

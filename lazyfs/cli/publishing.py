@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Concatenate, ParamSpec, TypeVar
+from typing import Annotated, Concatenate, ParamSpec, TypeVar
 
 import typer
 
 from lazyfs.cas.codec import Codec
 from lazyfs.cas.digest import Algorithm
+from lazyfs.cli.options import with_options_of
 from lazyfs.cli.output import human_bytes, print_json, print_line
 from lazyfs.errors import ConfigError, FormatError
 from lazyfs.publish.balance import CatalogWeights
@@ -47,6 +46,10 @@ WaitOption = Annotated[
 ]
 TagOption = Annotated[str | None, typer.Option("--tag", help="Name the new revision.")]
 MessageOption = Annotated[str, typer.Option("--message", "-m", help="Description of the tag.")]
+TtlOption = Annotated[
+    int | None,
+    typer.Option("--ttl", min=1, help="Seconds until clients look for a new revision."),
+]
 AtOption = Annotated[
     str, typer.Option("--at", metavar="PATH", help="A directory of the repository.")
 ]
@@ -155,19 +158,8 @@ def chunk_sizes(text: str | None) -> ChunkSizes | None:
 
 
 def with_tree_options(command: Callable[Concatenate[TreeChoice, P], R]) -> Callable[..., R]:
-    """``command`` with the options of trees in its signature, given to it as one value."""
-    own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
-    shared = list(inspect.signature(_tree, eval_str=True).parameters.values())
-    names = [parameter.name for parameter in shared]
-
-    @functools.wraps(command)
-    def wrapper(*args: Any, **kwargs: Any) -> R:
-        choice = _tree(**{name: kwargs.pop(name) for name in names})
-        return command(choice, *args, **kwargs)
-
-    keyword = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in shared]
-    wrapper.__signature__ = inspect.Signature([*own, *keyword])  # type: ignore[attr-defined]
-    return wrapper
+    """``command`` with the options of trees."""
+    return with_options_of(_tree, command)
 
 
 def repository_name(target: UploadTarget, location: str) -> str:
