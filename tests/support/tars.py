@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
+
+from lazyfs.publish.tar_source import TarSource
+from support.trees import Entry, Tree, read_source
 
 BLOCK = 512
 END = bytes(2 * BLOCK)
@@ -118,3 +122,89 @@ def long(text: bytes, kind: bytes = b"L") -> bytes:
     """A GNU header for a long name, or with ``K`` for a long target."""
     body = text + b"\0"
     return header(b"././@LongLink", kind=kind, size=len(body), magic=GNU) + padded(body)
+
+
+# --- sparse files ---------------------------------------------------------------------------
+
+HOLES = b"\0" * 700 + b"abc" + b"\0" * 297 + b"defgh" + b"\0" * 95
+EXTENTS = ((700, 3), (1000, 5))
+STORED = b"abcdefgh"
+
+
+def gnu_extents(*extents: tuple[int, int]) -> bytes:
+    """Offsets and lengths as GNU archives have them."""
+    return b"".join(b"%011o\0%011o\0" % extent for extent in extents)
+
+
+def gnu_sparse(
+    extents: tuple[tuple[int, int], ...], size: int, stored: bytes, name: bytes = b"f"
+) -> bytes:
+    """A sparse file as GNU archives have it, with as many blocks for its map as it needs."""
+    tail = {386: gnu_extents(*extents[:4]), 482: bytes([len(extents) > 4]), 483: b"%011o\0" % size}
+    data = header(name, kind=b"S", size=len(stored), magic=GNU, tail=tail)
+    rest = extents[4:]
+    while rest:
+        data += gnu_extents(*rest[:21]).ljust(504, b"\0") + bytes([len(rest) > 21]) + bytes(7)
+        rest = rest[21:]
+    return data + padded(stored)
+
+
+def sparse_0_0(size: int, stored: bytes, *extents: tuple[int, int]) -> bytes:
+    """A sparse file as version 0.0 of GNU tar's pax form has it."""
+    pairs = [(b"GNU.sparse.size", b"%d" % size), (b"GNU.sparse.numblocks", b"%d" % len(extents))]
+    for offset, length in extents:
+        pairs.append((b"GNU.sparse.offset", b"%d" % offset))
+        pairs.append((b"GNU.sparse.numbytes", b"%d" % length))
+    return pax(*pairs) + file(b"f", stored)
+
+
+def sparse_0_1(size: int, stored: bytes, numbers: bytes) -> bytes:
+    """A sparse file as version 0.1 of GNU tar's pax form has it."""
+    return pax(
+        (b"GNU.sparse.size", b"%d" % size),
+        (b"GNU.sparse.numblocks", b"9"),
+        (b"GNU.sparse.map", numbers),
+        (b"GNU.sparse.name", b"f"),
+    ) + file(b"GNUSparseFile.1/f", stored)
+
+
+def sparse_1_0(size: int, stored: bytes, numbers: bytes) -> bytes:
+    """A sparse file as version 1.0 of GNU tar's pax form has it."""
+    return pax(
+        (b"GNU.sparse.major", b"1"),
+        (b"GNU.sparse.minor", b"0"),
+        (b"GNU.sparse.name", b"f"),
+        (b"GNU.sparse.realsize", b"%d" % size),
+    ) + file(b"GNUSparseFile.1/f", padded(numbers) + stored)
+
+
+SPARSE = {
+    "gnu": gnu_sparse(EXTENTS, 1100, STORED),
+    "0.0": sparse_0_0(1100, STORED, *EXTENTS),
+    "0.1": sparse_0_1(1100, STORED, b"700,3,1000,5"),
+    "1.0": sparse_1_0(1100, STORED, b"2\n700\n3\n1000\n5\n"),
+}
+
+
+# --- reading them ---------------------------------------------------------------------------
+
+
+def source(*parts: bytes, end: bytes = END, xattrs: bool = True) -> TarSource:
+    """The archive of some parts, by the name of ``a.tar``."""
+    return TarSource(io.BytesIO(b"".join(parts) + end), name="a.tar", xattrs=xattrs)
+
+
+def read(*parts: bytes, end: bytes = END) -> Tree:
+    """All entries of an archive."""
+    return read_source(source(*parts, end=end))
+
+
+def only(*parts: bytes) -> Entry:
+    """The one entry of an archive."""
+    (entry,) = read(*parts).values()
+    return entry
+
+
+def order(*parts: bytes) -> list[bytes]:
+    """The paths of an archive, as they come."""
+    return [item.path for item in source(*parts).items()]
