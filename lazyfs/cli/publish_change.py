@@ -96,7 +96,13 @@ def _source(text: str, choice: TreeChoice) -> Source:
         return DirectorySource(path, xattrs=choice.xattrs, owners=choice.owners)
     if text != "-" and not path.exists():
         raise ConfigError("no such source", path=text)
-    return MappedSource(TarSource(sys.stdin.buffer if text == "-" else path), choice.owners)
+    return MappedSource(_archive(text), choice.owners)
+
+
+def _archive(text: str) -> TarSource:
+    if text == "-":
+        return TarSource(sys.stdin.buffer, name="standard input")
+    return TarSource(Path(text))
 
 
 def sync(
