@@ -55,7 +55,7 @@ demo: setup  ## Publish, serve, mount, read lazily and update a repository, all 
 	@$(PYTHON) -m demo
 
 test: setup minio  ## Run all tests
-	@$(PYTHON) -m pytest tests
+	@$(PYTHON) -m pytest tests -n auto --dist loadfile
 
 # Whatever goes wrong here is no failure: the tests run with moto's server then.
 minio:  ## Build the S3 server MinIO for the tests, if Go is here; done by 'make test' by itself

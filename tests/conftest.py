@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import getpass
 import os
 import re
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,10 +22,15 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 KEPT = frozenset(("LAZYFS_CVMFS2", "LAZYFS_CVMFS_SWISSKNIFE"))
 
 
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Take away what an aborted run left mounted; not in the middle of a run of several workers."""
+    if not hasattr(session.config, "workerinput"):
+        sweep_mounts(Path(tempfile.gettempdir()) / f"pytest-of-{getpass.getuser()}")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def clean_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """No setting and no mount of whoever runs the tests may count, nor of an aborted run."""
-    sweep_mounts(tmp_path_factory.getbasetemp().parent)
+    """No setting of whoever runs the tests may count."""
     home = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
         for name in list(os.environ):
