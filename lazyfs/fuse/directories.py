@@ -43,19 +43,30 @@ class Listing:
             self._by_path = {node.path: node for node in self._children}
         return self._by_path.get(path)
 
-    def next_directory(self, path: bytes, previous: bytes | None) -> bytes | None:
-        """The subdirectory that follows ``path``, going on from its neighbour ``previous``.
+    def next_directories(self, path: bytes, previous: bytes | None, count: int) -> list[bytes]:
+        """At most ``count`` subdirectories that a walk would come to after ``path``.
 
-        None if they are no neighbours, or ``path`` is the last one on this way.
+        Args:
+            path: The one that was opened now.
+            previous: The one that was opened before it: a neighbour tells the direction. None:
+                this is the first; then its end of the listing does.
+            count: How many to tell.
         """
         if self._positions is None:
             self._directories = [node.path for node in self.nodes if node.is_dir]
             self._positions = {name: number for number, name in enumerate(self._directories)}
-        here, before = self._positions.get(path), self._positions.get(previous or b"")
-        if here is None or before is None or abs(here - before) != 1:
-            return None
-        ahead = 2 * here - before
-        return self._directories[ahead] if 0 <= ahead < len(self._directories) else None
+        here = self._positions.get(path)
+        if here is None:
+            return []
+        last = len(self._directories) - 1
+        if previous is None:
+            step = 1 if here == 0 else -1 if here == last else 0
+        else:
+            step = here - self._positions.get(previous, here)
+        if abs(step) != 1:
+            return []
+        ahead = range(here + step, here + step * (count + 1), step)
+        return [self._directories[number] for number in ahead if 0 <= number <= last]
 
 
 class Listings:

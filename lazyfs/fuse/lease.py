@@ -23,6 +23,9 @@ class LiveRevision(RepositoryView, Protocol):
     def children(self, path: bytes) -> Sequence[Node]:
         """As `listdir`, hidden entries included."""
 
+    def children_now(self, directory: Node) -> Sequence[Node] | None:
+        """As `children`, if nothing need be waited for; None otherwise."""
+
     def close(self) -> None:
         """Close all catalogs."""
 

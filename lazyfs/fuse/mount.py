@@ -39,7 +39,7 @@ cache survives that at any instant; what hung is shown in the log first."""
 NOTIFICATION_SECONDS = 2.0
 """How long an end waits for a notification that the kernel is still taking."""
 
-COLLECT_AFTER = 50_000
+COLLECT_AFTER = 200_000
 """New objects after which Python looks for reference cycles."""
 
 ENDING_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)

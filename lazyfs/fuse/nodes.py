@@ -98,7 +98,9 @@ class NodeTable:
         if node.hardlink_group:
             return self._remember_link(node)
         nodeid = node_id(node)
-        return self._revive(node, nodeid) or self._add(node, nodeid)
+        if nodeid in self._by_id and (known := self._revive(node, nodeid)) is not None:
+            return known
+        return self._add(node, nodeid)
 
     def remember_old(self, node: Node, lease: Lease) -> Known:
         """The entry for a node of a superseded revision; not counted yet."""

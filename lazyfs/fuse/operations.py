@@ -223,7 +223,6 @@ class Operations:
         if not known.node.is_dir:
             raise Refusal(Answer.NOT_A_DIRECTORY)
         listing = await self.tree.listing(known.node.path)
-        self.tree.look_ahead(known.node.path)
         # No await since the listing was found to be of the current revision.
         handle = next(self._numbers)
         self._directories[handle] = OpenDirectory(nodeid, listing, self.tree.lease)

@@ -39,6 +39,12 @@ class Ownership:
             settings.world_readable,
         )
 
+    @property
+    def is_identity(self) -> bool:
+        """Whether modes and owners are shown as they were published."""
+        mapped = self.uid is not None or self.gid is not None or self.umask or self.world_readable
+        return not mapped and self.uids.is_identity and self.gids.is_identity
+
     def mode(self, node: Node) -> int:
         """The node's mode, type included."""
         mode = node.mode

@@ -56,6 +56,7 @@ class Pyfuse3Transport(pyfuse3.Operations):
         self._operations = filesystem.operations
         self._tree = filesystem.tree
         self._ownership = filesystem.ownership
+        self._as_published = filesystem.ownership.is_identity
         self.initialised = trio.Event()
         """Set when the kernel has sent its first request."""
         self.no_kernel = NoKernel()
@@ -73,13 +74,16 @@ class Pyfuse3Transport(pyfuse3.Operations):
     # --- attributes ------------------------------------------------------------------------
 
     def _attributes(self, known: Known) -> EntryAttributes:
-        node, ownership = known.node, self._ownership
+        node = known.node
         entry = EntryAttributes()
         entry.st_ino = known.nodeid
         entry.entry_timeout = entry.attr_timeout = self._tree.timeout_of(known)
-        entry.st_mode = ownership.mode(node)
+        if self._as_published:
+            entry.st_mode, entry.st_uid, entry.st_gid = node.mode, node.uid, node.gid
+        else:
+            entry.st_mode = self._ownership.mode(node)
+            entry.st_uid, entry.st_gid = self._ownership.owner(node)
         entry.st_nlink = node.nlink
-        entry.st_uid, entry.st_gid = ownership.owner(node)
         entry.st_rdev = node.rdev
         entry.st_size = size = self._operations.shown_size(known) if node.symlink else node.size
         entry.st_blksize = PREFERRED_BYTES
@@ -142,6 +146,8 @@ class Pyfuse3Transport(pyfuse3.Operations):
                     operations.tree.table.discard(known)
                     return
                 known.lookups += 1
+            if start_id == 0:
+                self._tree.look_ahead(directory.listing.path)
         except Exception as exc:
             raise self._error("readdir", 0, exc) from None
 

@@ -36,8 +36,8 @@ NEVER = -(1 << 62)
 WATCHED_DIRECTORIES = 1024
 """Directories of which such lookups are counted, and whose last opened subdirectory is known."""
 
-WAITING_DIRECTORIES = 4
-"""Directories that wait to be read ahead; what does not fit is read when it is opened."""
+AHEAD = 2
+"""Directories that are kept read ahead of a walk."""
 
 
 class LiveTree:
@@ -71,7 +71,7 @@ class LiveTree:
         self.table = NodeTable(root)
         self._singles: LRUCache[bytes, int] = LRUCache(WATCHED_DIRECTORIES)
         self._opened: LRUCache[bytes, bytes] = LRUCache(WATCHED_DIRECTORIES)
-        self._offer, self._offered = trio.open_memory_channel[bytes](WAITING_DIRECTORIES)
+        self._offer, self._offered = trio.open_memory_channel[Node](1)
         self._coming: tuple[bytes, trio.Event] | None = None
         self.listings = Listings()
         self.negatives = Negatives(clock)
@@ -192,32 +192,52 @@ class LiveTree:
     # --- walks -----------------------------------------------------------------------------
 
     def look_ahead(self, path: bytes) -> None:
-        """A directory was opened: if it looks like a walk, have the next one read meanwhile."""
+        """A directory was told: if this looks like a walk, have a next one read meanwhile."""
         above = path.rpartition(b"/")[0]
         parent = self.listings.get(above) if path else None
         if parent is None:
             return
-        following = parent.next_directory(path, self._opened.get(above))
+        following = parent.next_directories(path, self._opened.get(above), AHEAD)
         self._opened[above] = path
-        if following is not None and self.listings.get(following) is None:
+        missing = next((p for p in following if self.listings.get(p) is None), None)
+        node = parent.find(missing) if missing is not None else None
+        if node is not None:
             with contextlib.suppress(trio.WouldBlock):
-                self._offer.send_nowait(following)
+                self._offer.send_nowait(node)
 
     async def run(self) -> None:
         """Read directories ahead until cancelled. No server is asked for it."""
-        async for path in self._offered:
-            self._coming = path, trio.Event()
-            lease = self.lease.acquire()
-            try:
-                found = await run_blocking(self._workers.disk, _list, lease.cached, path)
-                if lease is self.lease:
-                    self.listings.put(found)
-            except (LazyfsError, OSError) as exc:
-                log.debug("not read ahead: %r: %s", path, exc)
-            finally:
-                lease.release()
-                self._coming[1].set()
-                self._coming = None
+        async for node in self._offered:
+            if self.listings.get(node.path) is None and not self._list_in_passing(node):
+                await self._list_ahead(node.path)
+
+    def _list_in_passing(self, directory: Node) -> bool:
+        """Whether a directory could be read here and now, because its catalog is in memory.
+
+        A client looks at one directory for as long as it takes to read the next one. A thread
+        would compete with the loop for the interpreter just when the next request comes.
+        """
+        try:
+            children = self.lease.cached.children_now(directory)
+        except LazyfsError:
+            return False
+        if children is not None:
+            self.listings.put(Listing(directory.path, children))
+        return children is not None
+
+    async def _list_ahead(self, path: bytes) -> None:
+        self._coming = path, trio.Event()
+        lease = self.lease.acquire()
+        try:
+            found = await run_blocking(self._workers.disk, _list, lease.cached, path)
+            if lease is self.lease:
+                self.listings.put(found)
+        except (LazyfsError, OSError) as exc:
+            log.debug("not read ahead: %r: %s", path, exc)
+        finally:
+            lease.release()
+            self._coming[1].set()
+            self._coming = None
 
     # --- another revision ------------------------------------------------------------------
 

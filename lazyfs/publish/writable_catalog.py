@@ -86,11 +86,7 @@ class WritableCatalog:
         rows = self._database.execute(
             f"SELECT {_READ} FROM catalog WHERE parent_1 = ? AND parent_2 = ?", path_hash(path)
         ).fetchall()
-        prefix = path + b"/"
-        return [
-            row.node_from_row(values, prefix + row.check_name(values[0], path), self.mountpoint)
-            for values in rows
-        ]
+        return row.nodes_from_rows(rows, path, self.mountpoint)
 
     def xattrs(self, path: bytes) -> dict[bytes, bytes]:
         """Extended attributes of the entry at ``path``."""

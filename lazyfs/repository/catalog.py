@@ -14,11 +14,11 @@ from lazyfs.repository.pathhash import path_hash, printable
 from lazyfs.repository.row import (
     COLUMNS,
     MAX_SIZE,
-    check_name,
     content_digest,
     node_from_row,
+    nodes_from_rows,
 )
-from lazyfs.repository.sqlite_file import SqliteFile, integer, text
+from lazyfs.repository.sqlite_file import Row, SqliteFile, integer, text
 from lazyfs.repository.xattr_blob import parse_xattrs
 
 SCHEMA_TOLERANCE = 0.0005
@@ -27,6 +27,9 @@ SCHEMA_TOLERANCE = 0.0005
 NEWEST_SCHEMA = 2.5
 MAX_ENTRIES = 2_000_000
 """Of one directory; upstream warns at 500,000 entries of a whole catalog."""
+
+FEW_ENTRIES = 500
+"""Of a directory that is read in passing; it takes about a millisecond."""
 
 MAX_CHUNKS = 1_000_000
 """Of one file; with chunks of 4 MiB it has 4 TiB."""
@@ -181,9 +184,26 @@ class Catalog:
         )
         if len(rows) > MAX_ENTRIES:
             raise FormatError("too many entries in a directory", object=self.name, path=path)
-        prefix, mountpoint = path + b"/", self.mountpoint
+        return self._nodes(rows, path)
+
+    def children_now(self, path: bytes) -> list[Node] | None:
+        """As `children`, if they are few and in memory; else None.
+
+        Raises:
+            FormatError: a row cannot be.
+        """
+        rows = self._file.rows_now(
+            f"SELECT {self._columns} FROM catalog WHERE parent_1 = ? AND parent_2 = ?"
+            f" LIMIT {FEW_ENTRIES + 1}",
+            *path_hash(self._inner(path)),
+        )
+        if rows is None or len(rows) > FEW_ENTRIES:
+            return None
+        return self._nodes(rows, path)
+
+    def _nodes(self, rows: list[Row], path: bytes) -> list[Node]:
         try:
-            return [node_from_row(r, prefix + check_name(r[0], path), mountpoint) for r in rows]
+            return nodes_from_rows(rows, path, self.mountpoint)
         except FormatError as exc:
             exc.object = self.name
             raise

@@ -83,6 +83,14 @@ class CatalogTree:
         """
         return self._descend(path, [*ancestors(path), path], fetch=fetch)
 
+    def attached(self, mountpoint: bytes) -> Catalog | None:
+        """The catalog that begins at ``mountpoint``, if it is open."""
+        if not mountpoint:
+            return self.root
+        with self._lock:
+            found = self._attached.get(mountpoint)
+        return found.catalog if found is not None else None
+
     def _descend(self, path: bytes, stations: list[bytes], *, fetch: bool) -> Catalog:
         """Follow nested catalogs that begin at one of ``stations`` (prefixes, shortest first)."""
         at, current = self._deepest(stations)

@@ -172,6 +172,18 @@ class Revision:
             raise NotADirectory("not a directory", path=path)
         return children
 
+    def children_now(self, directory: Node) -> list[Node] | None:
+        """As `children`, if neither network nor disk nor another thread need be waited for.
+
+        None: they would have to be, or there are many entries.
+
+        Raises:
+            FormatError: an entry cannot be.
+        """
+        mountpoint = directory.path if directory.mountpoint else directory.catalog
+        catalog = self._tree.attached(mountpoint)
+        return catalog.children_now(directory.path) if catalog is not None else None
+
     def walk(self, path: bytes = b"") -> Iterator[Node]:
         """``path`` itself and all below it, parents first, names in byte order."""
         stack = [self.lookup(path)]

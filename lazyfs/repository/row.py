@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 import stat
+from collections.abc import Sequence
+from typing import cast
 
 from lazyfs.cas.codec import Codec
-from lazyfs.cas.digest import Algorithm, Digest
+from lazyfs.cas.digest import Algorithm, Digest, checked_digest
 from lazyfs.errors import FormatError
 from lazyfs.repository.node import Node
 from lazyfs.repository.pathhash import MAX_NAME_BYTES, MAX_PATH_BYTES
@@ -90,6 +92,69 @@ def node_from_row(row: Row, path: bytes, catalog: bytes) -> Node:
         links >> 32 & 0xFFFFFFFF if kind != _DIRECTORY else 0,
     )
 
+
+def nodes_from_rows(rows: Sequence[Row], directory: bytes, catalog: bytes) -> list[Node]:
+    """The nodes of all entries of a directory: what `node_from_row` gives for each.
+
+    Most entries are files of which nothing is special. They are seen at a glance and made in less
+    than half of the time.
+
+    Raises:
+        FormatError: as `node_from_row` and `check_name`.
+    """
+    _check_names([row[0] for row in rows], directory)
+    prefix = directory + b"/"
+    nodes = []
+    for row in rows:
+        name, flags, mode, size, mtime, mtimens, uid, gid, links, digest, _, has_xattrs = row
+        if (
+            links == 1
+            and type(digest) is bytes
+            and len(digest) == _DIGEST_BYTES
+            and type(flags) is type(mode) is type(size) is type(mtime) is type(mtimens) is int
+            and type(uid) is type(gid) is int
+            and mode & _TYPE_MASK == _FILE
+            and 0 <= size <= MAX_SIZE
+            and 0 <= mtimens < NANOSECONDS
+            and (traits := _traits(_FILE, flags)) is not None
+        ):
+            algorithm, codec, chunked, external, direct_io, hidden, _ = traits
+            # fmt: off
+            values = (
+                prefix + name, mode & 0o177777, size, mtime * NANOSECONDS + mtimens,
+                uid & 0xFFFFFFFF, gid & 0xFFFFFFFF, 1, 0, b"", checked_digest(algorithm, digest),
+                algorithm, codec, chunked, external, direct_io, hidden,
+                bool(has_xattrs), False, catalog, 0,
+            )
+            # fmt: on
+            nodes.append(_new_node(Node, values))
+        else:
+            nodes.append(node_from_row(row, prefix + name, catalog))
+    return nodes
+
+
+_new_node = tuple.__new__
+_DIGEST_BYTES = 20
+"""Of every algorithm that names content."""
+
+
+def _check_names(names: list[object], directory: bytes) -> None:
+    """Raise as `check_name` if one of them may not be a name; all are looked at together."""
+    if set(map(type, names)) <= {bytes}:
+        checked = cast("list[bytes]", names)
+        joined = b"/".join(checked)
+        if (
+            joined.count(b"/") == max(0, len(checked) - 1)
+            and b"\0" not in joined
+            and max(map(len, checked), default=0) <= MAX_NAME_BYTES
+            and _IMPOSSIBLE_NAMES.isdisjoint(checked)
+        ):
+            return
+    for name in names:
+        check_name(name, directory)
+
+
+_IMPOSSIBLE_NAMES = frozenset((b"", b".", b".."))
 
 _Traits = tuple[Algorithm, Codec, bool, bool, bool, bool, bool]
 """Algorithm, codec, and whether chunked, external, direct, hidden, a mountpoint."""

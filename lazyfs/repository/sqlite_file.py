@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Iterable
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
 
+from lazyfs.cas.residency import is_resident
 from lazyfs.cas.store import ObjectHandle
 from lazyfs.errors import CacheError, FormatError
 
@@ -18,6 +20,9 @@ PAGE_CACHE_KIB = 256
 
 MAX_VALUE_BYTES = 1 << 20
 """Longest text or blob that is taken from a row."""
+
+RESIDENT_SECONDS = 1.0
+"""How long a file that is in memory is taken to stay there."""
 
 _MAX_OBJECTS = 1000
 _MAX_PROPERTIES = 1000
@@ -49,6 +54,9 @@ class SqliteFile:
         self._handle = handle
         self._lock = threading.Lock()
         self._budget = 0
+        self._is_in_memory = False
+        self._at_hand = False
+        self._at_hand_until = 0.0
         self.memory = PAGE_CACHE_KIB << 10
         """Bytes of memory that it may take while it is open."""
         self.tables: frozenset[str] = frozenset()
@@ -81,6 +89,7 @@ class SqliteFile:
             database.close()
             raise FormatError(f"not a database: {exc}", object=self.name) from exc
         self._handle.close()  # one copy in memory will do
+        self._is_in_memory = True
         return database
 
     def _connect(self, uri: str) -> sqlite3.Connection:
@@ -125,11 +134,35 @@ class SqliteFile:
             FormatError: the file is damaged, or the query does not end within its budget.
         """
         with self._lock:
-            self._budget = _MAX_STEPS
-            try:
-                return self._database.execute(query, arguments).fetchall()
-            except (sqlite3.Error, OverflowError, ValueError) as exc:
-                raise FormatError(f"damaged database: {exc}", object=self.name) from exc
+            return self._query(query, arguments)
+
+    def _query(self, query: str, arguments: tuple[object, ...]) -> list[Row]:
+        self._budget = _MAX_STEPS
+        try:
+            return self._database.execute(query, arguments).fetchall()
+        except (sqlite3.Error, OverflowError, ValueError) as exc:
+            raise FormatError(f"damaged database: {exc}", object=self.name) from exc
+
+    def rows_now(self, query: str, *arguments: object) -> list[Row] | None:
+        """As `rows`, if neither a disk nor another thread need be waited for; else None.
+
+        Raises:
+            FormatError: as `rows`.
+        """
+        if not self._is_at_hand() or not self._lock.acquire(blocking=False):
+            return None
+        try:
+            return self._query(query, arguments)
+        finally:
+            self._lock.release()
+
+    def _is_at_hand(self) -> bool:
+        now = time.monotonic()
+        if now >= self._at_hand_until:
+            handle = self._handle
+            self._at_hand = self._is_in_memory or is_resident(handle.fileno(), handle.size)
+            self._at_hand_until = now + RESIDENT_SECONDS
+        return self._at_hand
 
     def row(self, query: str, *arguments: object) -> Row | None:
         """The first row of a query, or None."""

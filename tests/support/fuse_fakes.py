@@ -82,6 +82,8 @@ class FakeRevision:
         self.cached = cached
         self.ttl = 240
         self.closed = False
+        self.at_hand = False
+        """Whether `children_now` answers."""
         self.calls: list[tuple[str, bytes]] = []
         self.errors: dict[bytes, LazyfsError] = {}
         """Raised for a path, whatever is asked."""
@@ -124,6 +126,9 @@ class FakeRevision:
         if not self.nodes[path].is_dir:
             raise NotADirectory("not a directory", path=path)
         return [n for n in self.nodes.values() if n.path and n.path.rpartition(b"/")[0] == path]
+
+    def children_now(self, directory: Node) -> Sequence[Node] | None:
+        return self.children(directory.path) if self.at_hand else None
 
     def listdir(self, path: bytes) -> Sequence[Node]:
         return [node for node in self.children(path) if not node.hidden]

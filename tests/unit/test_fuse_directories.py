@@ -98,10 +98,12 @@ def test_an_open_directory_keeps_its_revision() -> None:
 def test_a_walk_goes_on_the_way_it_goes() -> None:
     names = [directory("/d/a"), file("/d/b"), directory("/d/c"), directory("/d/.h", hidden=True)]
     found = Listing(b"/d", [*names, directory("/d/e")])
-    assert found.next_directory(b"/d/c", b"/d/a") == b"/d/e"
-    assert found.next_directory(b"/d/c", b"/d/e") == b"/d/a"
-    assert found.next_directory(b"/d/e", b"/d/c") is None
-    assert found.next_directory(b"/d/e", b"/d/a") is None
-    assert found.next_directory(b"/d/a", b"/d/a") is None
-    assert found.next_directory(b"/d/a", None) is None
-    assert found.next_directory(b"/d/.h", b"/d/c") is None
+    assert found.next_directories(b"/d/c", b"/d/a", 2) == [b"/d/e"]
+    assert found.next_directories(b"/d/c", b"/d/e", 2) == [b"/d/a"]
+    assert found.next_directories(b"/d/e", b"/d/c", 2) == []
+    assert found.next_directories(b"/d/e", b"/d/a", 2) == []
+    assert found.next_directories(b"/d/a", b"/d/a", 2) == []
+    assert found.next_directories(b"/d/a", None, 2) == [b"/d/c", b"/d/e"]
+    assert found.next_directories(b"/d/e", None, 1) == [b"/d/c"]
+    assert found.next_directories(b"/d/c", None, 2) == []
+    assert found.next_directories(b"/d/.h", b"/d/c", 2) == []

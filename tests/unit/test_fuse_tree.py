@@ -10,6 +10,7 @@ from support.fuse_fakes import FakeRevision, changed, directory, file
 from support.waiting import until
 
 from lazyfs.errors import FormatError, NotADirectory, PathNotFound, Timeout
+from lazyfs.fuse import tree as live_tree
 from lazyfs.fuse.blocking import Workers
 from lazyfs.fuse.errnos import Answer, Refusal
 from lazyfs.fuse.lease import LiveRevision
@@ -248,9 +249,23 @@ async def test_who_opens_here_and_there_causes_nothing() -> None:
     await tree.listing(b"")
     async with trio.open_nursery() as nursery:
         nursery.start_soon(tree.run)
-        await walk(tree, 0, 2, 4, 7)
+        await walk(tree, 3, 5, 1, 7)
         nursery.cancel_scope.cancel()
     assert len([1 for question, _ in tree.fake.calls if question == "children"]) == 5
+
+
+async def test_what_is_in_memory_is_read_in_passing(monkeypatch: pytest.MonkeyPatch) -> None:
+    revision = FakeRevision(folders(3))
+    tree = Tree(revision)
+    await tree.listing(b"")
+    revision.at_hand = True
+    monkeypatch.setattr(live_tree, "run_blocking", None)  # no thread is asked
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(tree.run)
+        tree.look_ahead(b"/w0")
+        await trio.testing.wait_all_tasks_blocked()
+        assert tree.listings.get(b"/w1") is not None
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_directory_that_is_being_read_ahead_is_waited_for() -> None:

@@ -14,6 +14,7 @@ from lazyfs.errors import (
     PathError,
     PathNotFound,
 )
+from lazyfs.repository import catalog
 from lazyfs.repository.revision import DEFAULT_TTL, MAX_TTL, Revision
 
 DIGEST = Algorithm.SHA1.digest(b"content")
@@ -234,3 +235,26 @@ def test_closing_leaves_open_files_readable(store: MemoryStore) -> None:
 def test_a_counted_repository(store: MemoryStore) -> None:
     builder = CatalogBuilder(counters={"self_regular": 1, "subtree_regular": 2})
     assert builder.revision(store).counters()["regular"] == 3
+
+
+def test_what_is_in_memory_is_listed_without_waiting(
+    revision: Revision, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in (b"", b"/a", b"/b", b"/.hidden"):
+        node = revision.lookup(path)
+        assert revision.children_now(node) == revision.children(path)
+    root = revision.lookup(b"")
+    with revision.tree.root._file._lock:  # another thread is asking
+        assert revision.children_now(root) is None
+    monkeypatch.setattr(catalog, "FEW_ENTRIES", 2)
+    assert revision.children_now(root) is None
+    assert revision.children_now(revision.lookup(b"/a")) is not None
+
+
+def test_what_is_not_open_yet_is_not_listed_in_passing(store: MemoryStore) -> None:
+    inner = CatalogBuilder(b"/n").file(b"/n/x", DIGEST, 3).put(store)
+    revision = CatalogBuilder().mountpoint(b"/n", str(inner)).revision(store)
+    node = revision.lookup(b"/n")
+    assert revision.children_now(node) is None
+    assert [child.path for child in revision.children(b"/n")] == [b"/n/x"]
+    assert revision.children_now(node) == revision.children(b"/n")
