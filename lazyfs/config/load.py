@@ -296,7 +296,7 @@ def _mount(parameters: Parameters) -> MountSettings:
         privileged_gids=_gids(get),
         max_ttl=get.integer("CVMFS_MAX_TTL", 0, low=0) * 60,
         auto_update=get.boolean("CVMFS_AUTO_UPDATE", default=True),
-        read_ahead_kib=get.integer("LAZYFS_READ_AHEAD", 1024, low=0, high=65536),
+        read_ahead_kib=get.integer("LAZYFS_READ_AHEAD", 4096, low=0, high=65536),
         prefetch_chunks=get.integer("LAZYFS_PREFETCH_CHUNKS", 4, low=0, high=64),
         known_nodes=get.integer("LAZYFS_KNOWN_NODES", 131_072, low=1024),
     )

@@ -116,7 +116,7 @@ class MountSettings:
     max_ttl: int = 0
     """Seconds, cap on the catalog's TTL; 0: none (MAX_TTL, there in minutes)."""
     auto_update: bool = True
-    read_ahead_kib: int = 1024
+    read_ahead_kib: int = 4096
     prefetch_chunks: int = 4
     """Chunks fetched ahead of a sequential reader."""
     known_nodes: int = 131_072

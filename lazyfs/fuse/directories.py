@@ -128,9 +128,9 @@ class OpenDirectory:
 
     def nodes(self, start: int) -> Iterator[tuple[int, Node]]:
         """Next position and node of the entries, from position ``start``."""
-        before, nodes = len(self._dots), self.listing.nodes
-        for index in range(max(0, start - before), len(nodes)):
-            yield before + index + 1, nodes[index]
+        before = len(self._dots)
+        begin = max(0, start - before)
+        return enumerate(self.listing.nodes[begin:], before + begin + 1)
 
     def close(self) -> None:
         """Let go of the revision."""

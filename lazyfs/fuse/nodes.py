@@ -98,9 +98,15 @@ class NodeTable:
         if node.hardlink_group:
             return self._remember_link(node)
         nodeid = node_id(node)
-        if nodeid in self._by_id and (known := self._revive(node, nodeid)) is not None:
-            return known
-        return self._add(node, nodeid)
+        if nodeid in self._by_id:
+            return self._revive(node, nodeid) or self._add(node, nodeid)
+        # What `_add` does, at hand: a walk comes here for every entry.
+        known = self._by_path[node.path] = self._by_id[nodeid] = Known(nodeid, node)
+        if nodeid > self.highest:
+            self.highest = nodeid
+        if len(self._by_id) > self._call_at:
+            self.called.set()
+        return known
 
     def remember_old(self, node: Node, lease: Lease) -> Known:
         """The entry for a node of a superseded revision; not counted yet."""

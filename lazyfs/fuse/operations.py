@@ -222,7 +222,7 @@ class Operations:
         known = await self.tree.settled(nodeid)
         if not known.node.is_dir:
             raise Refusal(Answer.NOT_A_DIRECTORY)
-        listing = await self.tree.listing(known.node.path)
+        listing = await self.tree.listing(known.node.path, known.node)
         # No await since the listing was found to be of the current revision.
         handle = next(self._numbers)
         self._directories[handle] = OpenDirectory(nodeid, listing, self.tree.lease)

@@ -141,8 +141,9 @@ class Pyfuse3Transport(pyfuse3.Operations):
             for index, name, nodeid in directory.dots(start_id):
                 if not pyfuse3.readdir_reply(token, name, _dot(nodeid), index):
                     return
+            reply, attributes = pyfuse3.readdir_reply, self._attributes
             for index, name, known in operations.entries(directory, start_id):
-                if not pyfuse3.readdir_reply(token, name, self._attributes(known), index):
+                if not reply(token, name, attributes(known), index):
                     operations.tree.table.discard(known)
                     return
                 known.lookups += 1
