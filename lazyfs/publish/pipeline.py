@@ -22,6 +22,7 @@ Pending = Callable[[], StoredFile]
 
 _T = TypeVar("_T")
 _PIECE = 1 << 20
+_BATCH_FILES, _BATCH_BYTES = 64, 1 << 20
 _AHEAD = 2
 """Pieces of work that may wait, beside those that are worked on."""
 
@@ -42,6 +43,7 @@ class ContentPipeline:
         self._store = store
         self._pool = pool
         self._places = threading.BoundedSemaphore(workers + _AHEAD)
+        self._batch: _Batch | None = None
 
     def put(self, item: SourceItem, codec: Codec) -> Pending:
         """Begin to store the content of a regular file.
@@ -56,11 +58,28 @@ class ContentPipeline:
         if item.streamed:
             content = read_whole(item)
             future = self._submit(lambda: self._store.put_pieces([content], codec, ObjectKind.FILE))
-        else:
-            future = self._submit(
-                lambda: self._store.put_pieces([read_whole(item)], codec, ObjectKind.FILE)
-            )
-        return lambda: StoredFile(size, future.result(), codec=codec)
+            return lambda: StoredFile(size, future.result(), codec=codec)
+        if self._batch is None:
+            self._batch = _Batch()
+        batch, index = self._batch, self._batch.add(item, codec)
+        if batch.is_full:
+            self._submit_batch()
+
+        def wait() -> StoredFile:
+            if batch is self._batch:
+                self._submit_batch()
+            assert batch.future is not None
+            return StoredFile(size, batch.future.result()[index], codec=codec)
+
+        return wait
+
+    def _submit_batch(self) -> None:
+        batch, self._batch = self._batch, None
+        assert batch is not None
+        batch.future = self._submit(lambda: [self._put_small(*one) for one in batch.files])
+
+    def _put_small(self, item: SourceItem, codec: Codec) -> Digest:
+        return self._store.put_pieces([read_whole(item)], codec, ObjectKind.FILE)
 
     def name(self, item: SourceItem) -> Pending:
         """As `put`, for content that is served from elsewhere: it is read, but not stored."""
@@ -125,6 +144,26 @@ class ContentPipeline:
         except BaseException:
             self._places.release()
             raise
+
+
+class _Batch:
+    """Small files that are stored by one visit to a thread, which costs as much as such a file."""
+
+    def __init__(self) -> None:
+        self.files: list[tuple[SourceItem, Codec]] = []
+        self.future: Future[list[Digest]] | None = None
+        self._bytes = 0
+
+    def add(self, item: SourceItem, codec: Codec) -> int:
+        """Take a file; its number here."""
+        self.files.append((item, codec))
+        self._bytes += item.entry.size
+        return len(self.files) - 1
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it is worth the visit."""
+        return len(self.files) >= _BATCH_FILES or self._bytes >= _BATCH_BYTES
 
 
 def workers() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 
 from lazyfs.errors import PublishError
@@ -36,6 +37,8 @@ class WritableTree:
     ) -> None:
         self.slots = CatalogSlots(store.target, workspace, nanoseconds=nanoseconds)
         self._directories: set[bytes] = set()
+        self._fresh: set[bytes] = set()
+        """Directories that hold nothing but what was put into them here."""
         if root is not None:
             self.slots.load(root)
 
@@ -89,6 +92,8 @@ class WritableTree:
             return
         self._check(path, entry)
         parent = path.rpartition(b"/")[0]
+        if parent in self._fresh and self._add_to_fresh(parent, path, entry, stored):
+            return
         old = self.find(path)
         if old is not None and old.is_dir and entry.is_dir:
             self._update_directory(path, entry)
@@ -97,12 +102,27 @@ class WritableTree:
             self._check_parent(parent)
         else:
             self.remove(path, keep_marker=True)
-        slot = self.slots.lister(parent)
-        self.slots.change(slot).add(path, entry, stored)
+        self.slots.change(self.slots.lister(parent)).add(path, entry, stored)
+        self._added(parent, path, entry, is_new=old is None)
+
+    def _added(self, parent: bytes, path: bytes, entry: SourceEntry, *, is_new: bool) -> None:
         if entry.is_dir:
             self._change_links(parent, 1)
+            if is_new and len(self._fresh) < MAX_REMEMBERED:
+                self._fresh.add(path)
         elif path.endswith(b"/" + MARKER):
             self.make_nested(parent)
+
+    def _add_to_fresh(
+        self, parent: bytes, path: bytes, entry: SourceEntry, stored: StoredFile | None
+    ) -> bool:
+        """Whether an entry could be added without a look at what is there: most are new."""
+        try:
+            self.slots.change(self.slots.lister(parent)).add(path, entry, stored)
+        except sqlite3.IntegrityError:
+            return False
+        self._added(parent, path, entry, is_new=True)
+        return True
 
     def _put_root(self, entry: SourceEntry) -> None:
         if not entry.is_dir:
@@ -180,6 +200,7 @@ class WritableTree:
         slot = self.slots.holder(path)
         if node.is_dir:
             self._directories.clear()
+            self._fresh.clear()
             self._remove_below(path, slot)
             self._change_links(parent, -1)
         catalog = self.slots.change(slot)
